@@ -1,0 +1,189 @@
+//! The values in use: what a zone file means once every default is applied and every rule checked.
+//!
+//! Nothing here can be invalid: references are indices that exist, names are absolute, durations and counts are in
+//! range. Only [`crate::config`] builds these from files.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::rr::Name;
+
+use super::diagnostic::At;
+use crate::geo::{Match, Point};
+use crate::zone::Rrset;
+
+/// More regions in one zone are refused: a live mask is one 64-bit word.
+pub const MAX_REGIONS: usize = 64;
+
+/// A zone, as one file describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// The apex: absolute, as written (compares case-blind).
+    pub name: Name,
+    pub file: Arc<Path>,
+    pub ns: Vec<Name>,
+    pub soa: Soa,
+    /// In the order written; at most [`MAX_REGIONS`]; empty in a plain static zone.
+    pub regions: Vec<Region>,
+    /// Steered names. No two have one owner.
+    pub streams: Vec<Stream>,
+    /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS
+    /// below the apex) and glue.
+    pub records: Vec<Rrset>,
+    /// The file's modification time in Unix seconds; the serial when none is written.
+    pub modified: u32,
+    /// FNV or like digest of the file's text, to notice a change that left no later mtime.
+    pub digest: u64,
+}
+
+/// Timers of the synthesised SOA, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Soa {
+    /// RNAME: the mailbox as a domain name (RFC 1035 §3.3.13).
+    pub contact: Name,
+    pub serial: Option<u32>,
+    pub refresh: u32,
+    pub retry: u32,
+    pub expire: u32,
+    /// The MINIMUM field: TTL of negative answers (RFC 2308 §4).
+    pub negative: u32,
+}
+
+/// A place with servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    pub name: Arc<str>,
+    /// `None` only where no policy of the zone uses geography.
+    pub location: Option<Point>,
+    /// What `near` said, for people.
+    pub near: Option<Arc<str>>,
+    pub servers: Vec<Server>,
+    /// Up servers of a type below which the region is down for that type; default half of the servers that declare
+    /// the type, rounded up.
+    pub min_up: Option<u32>,
+    /// `None`: the servers are always up.
+    pub check: Option<Arc<Check>>,
+}
+
+/// One machine of a region: at least one address, at most one of each family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub a: Option<Ipv4Addr>,
+    pub aaaa: Option<Ipv6Addr>,
+    /// Relative share of the answers among the region's servers.
+    pub weight: NonZeroU16,
+    /// Probe here instead of the public addresses.
+    pub probe: Option<SocketAddr>,
+}
+
+impl Server {
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.a.map(IpAddr::from),
+            Family::V6 => self.aaaa.map(IpAddr::from),
+        }
+    }
+}
+
+/// A and AAAA are judged and ranked apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+impl Family {
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+}
+
+/// How a server is probed. Equal checks of one address are one probe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    pub kind: CheckKind,
+    /// At least 50 ms.
+    pub every: Duration,
+    /// Below `every`.
+    pub timeout: Duration,
+    /// Failures in a row that turn up into down; at least 1.
+    pub fall: u32,
+    /// Successes in a row that turn down into up; at least 1.
+    pub rise: u32,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckKind {
+    Tcp,
+    Http(HttpCheck),
+    Https { http: HttpCheck, ca: Option<Arc<PrivateCa>> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpCheck {
+    /// Path and query, beginning with `/`.
+    pub path: String,
+    /// Host header and SNI, without a port.
+    pub host: String,
+    /// Accepted codes; empty: any 2xx or 3xx.
+    pub status: Vec<u16>,
+    /// Must stand in the first 64 KiB of the body.
+    pub contains: Option<String>,
+}
+
+/// A private certification authority: the file and the DER certificates it held when it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PrivateCa {
+    pub file: PathBuf,
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// A steered name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// Absolute; may be a wildcard (`*.game.stream.example.`).
+    pub owner: Name,
+    /// The key as written (`live`, `@`, `*.game`), for people.
+    pub label: Arc<str>,
+    /// TTL of the steered answers, seconds.
+    pub ttl: u32,
+    /// What applies when no rule matches, or when all regions of the matching rule are down.
+    pub steering: Steering,
+    /// The first match wins.
+    pub rules: Vec<Rule>,
+    /// CNAME target given while every region is down in both families.
+    pub fallback: Option<Name>,
+    pub at: At,
+}
+
+/// Which regions, in which manner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steering {
+    /// Indices into [`Zone::regions`], each at most once, in the order written; never empty.
+    pub regions: Vec<u8>,
+    pub policy: Policy,
+    /// ms by position in `regions`; added to the predicted cost. Zero where not written.
+    pub bias: Vec<i32>,
+    /// Addresses in an answer, all of one region; at least 1, at most 16.
+    pub answers: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Lowest predicted cost first.
+    Nearest,
+    /// In the order of `regions`.
+    Priority,
+    /// Spread by weight; weights by position in `regions`, not all zero. 0 takes none.
+    Weighted(Vec<u16>),
+}
+
+/// Clients that are steered by other settings than the stream's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Matches when any of these does. Each keeps its place for warnings about the databases.
+    pub from: Vec<(Match, At)>,
+    pub steering: Steering,
+}

@@ -1,0 +1,29 @@
+//! Meridian: a GeoDNS authoritative server for live streaming.
+//!
+//! ```text
+//! zones/*.toml, meridian.toml ─┐
+//! geoip/*.mmdb ── atlas ───────┤
+//! probes ──────────────────────┼─► World (one owner) ─► compile ─► Snapshot ─► respond(snapshot, query, client)
+//! admin commands, file changes ┘     control loop       pure      immutable     pure: no I/O, no lock, no clock
+//! ```
+//!
+//! One module, one idea, in the order of that flow:
+//!
+//! * [`config`]: files as written become checked settings; every fault is a [`config::Diagnostic`].
+//! * [`zone`]: static records, from presentation format to RDATA bytes, and the rules they obey.
+//! * [`geo`]: location databases become [`geo::Places`] and the [`geo::Atlas`] (prefix → cell, scope).
+//! * [`health`]: probes and verdicts.
+//! * [`steering`]: what a region costs a place, and the order of regions that follows. Knows no DNS.
+//! * [`snapshot`]: all of the above compiled for answering; immutable, published with one swap.
+//! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
+//! * [`world`], [`control`]: all that is known, and the one loop that changes it.
+//! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`cli`]: one file a command.
+#![deny(unsafe_code)]
+
+pub mod answer;
+pub mod config;
+pub mod geo;
+pub mod health;
+pub mod snapshot;
+pub mod steering;
+pub mod zone;

@@ -1,0 +1,1 @@
+//! What a region costs a place, and the order of regions that follows. Knows no DNS.
