@@ -1,1 +1,18 @@
 //! What a region costs a place, and the order of regions that follows. Knows no DNS.
+//!
+//! ```text
+//! Spec (regions, policy, rules) ─┐
+//! Places (geo) ──────────────────┴─► cells::build ─► cell of each place, Plan (cell → Ranking) ─► pick (live mask, key)
+//! ```
+//!
+//! * [`cost`]: predicted round-trip time of a place to a region, ms.
+//! * [`plan`]: [`plan::Spec`], what a steered name asks for, and the [`plan::Ranking`] it gives one place.
+//! * [`cells`]: places that every plan ranks alike become one cell.
+//! * [`pick`]: one region of a ranking for one client; the only part that runs at query time.
+//! * [`key`]: the hash keys of sticky choices.
+
+pub mod cells;
+pub mod cost;
+pub mod key;
+pub mod pick;
+pub mod plan;
