@@ -1,8 +1,26 @@
 //! Wire query in, wire answer out: [`respond`], the one answering engine of every transport and tool.
+//!
+//! Its stages, a module each: [`query`] reads the packet in place, with its client subnet ([`ecs`]); [`lookup`] finds
+//! what stands at the name; [`steer`] chooses region and servers; [`write`] puts prepared records behind the question.
+
+pub mod ecs;
+pub mod lookup;
+pub mod query;
+pub mod steer;
+mod write;
 
 use std::net::IpAddr;
 
+use hickory_proto::rr::RecordType;
+
+use crate::config::settings::Family;
 use crate::snapshot::Snapshot;
+use crate::snapshot::names::{Cut, Data, Records};
+
+use lookup::{Lookup, lookup};
+use query::{Edns, Folded, HEADER_LEN, Header, MAX_NAME_LEN, Malformed, Query};
+use steer::{Asker, Whereabouts};
+use write::{Flags, Full, Section, Writer};
 
 /// How a query came; it decides how long an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +33,10 @@ pub enum Transport {
 
 /// Largest UDP answer, and the payload size that we advertise (DNS flag day 2020).
 pub const UDP_PAYLOAD: usize = 1232;
+/// What every client takes (RFC 1035 §2.3.4).
+const MIN_PAYLOAD: usize = 512;
+/// Longer CNAME chains end there; the resolver asks on. A loop ends so too.
+const MAX_CHAIN: usize = 12;
 
 /// Who asks, as the socket knows it.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +63,307 @@ pub enum Outcome {
     },
 }
 
+/// RCODEs that we give (RFC 1035 §4.1.1, RFC 2136 §2.2, RFC 6891 §9).
+mod rcode {
+    pub const FORMERR: u16 = 1;
+    pub const NXDOMAIN: u16 = 3;
+    pub const NOTIMP: u16 = 4;
+    pub const REFUSED: u16 = 5;
+    pub const YXDOMAIN: u16 = 6;
+    pub const BADVERS: u16 = 16;
+}
+
+const OPCODE_QUERY: u8 = 0;
+const CLASS_IN: u16 = 1;
+const CLASS_ANY: u16 = 255;
+
 /// Answers one message. Pure: no I/O, no lock, no clock, no allocation.
 ///
 /// `out` holds at least [`UDP_PAYLOAD`] bytes for UDP and 65,535 for TCP.
-pub fn respond(_snapshot: &Snapshot, _query: &[u8], _client: Client, _out: &mut [u8]) -> Outcome {
-    todo!()
+pub fn respond(snapshot: &Snapshot, message: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+    let Some(header) = Header::read(message) else { return Outcome::Dropped };
+    let query = match Query::read(message, header) {
+        Ok(query) => query,
+        Err(Malformed { question }) => {
+            let rcode = if header.opcode == OPCODE_QUERY { rcode::FORMERR } else { rcode::NOTIMP };
+            let writer = Writer::new(out, question.unwrap_or_default(), MIN_PAYLOAD);
+            return outcome(writer.finish(header, Flags { rcode, ..Flags::default() }, None), &Done::error(rcode));
+        }
+    };
+    let limit = match (client.transport, &query.edns) {
+        (Transport::Tcp, _) => usize::from(u16::MAX),
+        (Transport::Udp, Some(edns)) => usize::from(edns.payload).clamp(MIN_PAYLOAD, UDP_PAYLOAD),
+        (Transport::Udp, None) => MIN_PAYLOAD,
+    };
+    let limit = limit.min(out.len());
+    let mut opt = Opt::default();
+    let reserved = query.edns.as_ref().map_or(0, Opt::length);
+    let mut writer = Writer::new(out, query.question, limit - reserved);
+    let mut truncated = false;
+    let done = answer(snapshot, header, &query, client, &mut writer).unwrap_or_else(|cut| {
+        writer.clear();
+        truncated = true;
+        cut.done
+    });
+    let flags = Flags { rcode: done.rcode, authoritative: done.authoritative, truncated };
+    let opt = query.edns.as_ref().map(|edns| opt.write(edns, &done));
+    outcome(writer.finish(header, flags, opt), &done)
+}
+
+fn outcome(length: usize, done: &Done) -> Outcome {
+    Outcome::Answered { length, rcode: done.rcode, zone: done.zone, region: done.region }
+}
+
+/// What the header, the OPT record and the counters say of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    rcode: u16,
+    authoritative: bool,
+    zone: Option<u32>,
+    region: Option<u8>,
+    /// SCOPE PREFIX-LENGTH; 0 where no client address can change the answer.
+    scope: u8,
+}
+
+impl Done {
+    fn error(rcode: u16) -> Done {
+        Done { rcode, ..Done::default() }
+    }
+}
+
+/// An answer that did not fit, as far as it had come.
+struct TooLong {
+    done: Done,
+}
+
+fn answer(
+    snapshot: &Snapshot,
+    header: Header,
+    query: &Query<'_>,
+    client: Client,
+    writer: &mut Writer<'_>,
+) -> Result<Done, TooLong> {
+    if header.opcode != OPCODE_QUERY {
+        return Ok(Done::error(rcode::NOTIMP));
+    }
+    if let Some(edns) = &query.edns {
+        // "If a responder does not implement the VERSION level of the request, then it MUST respond with BADVERS"
+        // (RFC 6891 §6.1.3).
+        if edns.version > 0 {
+            return Ok(Done::error(rcode::BADVERS));
+        }
+        if edns.malformed {
+            return Ok(Done::error(rcode::FORMERR));
+        }
+    }
+    let transfer = [RecordType::AXFR, RecordType::IXFR].map(u16::from);
+    if ![CLASS_IN, CLASS_ANY].contains(&query.qclass) || transfer.contains(&query.qtype) {
+        return Ok(Done::error(rcode::REFUSED));
+    }
+    let asker = Asker { client, id: header.id, subnet: query.edns.and_then(|edns| edns.subnet) };
+    let mut walk = Walk { snapshot, asker, qtype: query.qtype, writer, done: Done::default() };
+    match walk.chain(&query.name) {
+        Ok(()) => Ok(walk.done),
+        Err(Full) => Err(TooLong { done: walk.done }),
+    }
+}
+
+/// The way through the zones for one question: from the name asked for along CNAMEs to its end.
+struct Walk<'a, 'w, 'o> {
+    snapshot: &'a Snapshot,
+    asker: Asker,
+    qtype: u16,
+    writer: &'w mut Writer<'o>,
+    done: Done,
+}
+
+/// Where the walk goes after a name.
+enum Next {
+    End,
+    /// On to the name that stands uncompressed at this offset of the message.
+    NameAt(usize),
+}
+
+impl<'a> Walk<'a, '_, '_> {
+    fn chain(&mut self, qname: &Folded) -> Result<(), Full> {
+        let mut next = self.step(qname, HEADER_LEN, lookup(self.snapshot.names(), qname, self.qtype))?;
+        for _ in 1..MAX_CHAIN {
+            let Next::NameAt(at) = next else { break };
+            let (name, _) =
+                Folded::read(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
+            let found = lookup(self.snapshot.names(), &name, self.qtype);
+            // A chain that leaves the zone is the resolver's to follow: what we know there may not be what it would find.
+            if zone_of(&found) != self.done.zone {
+                break;
+            }
+            next = self.step(&name, at, found)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what stands at one name; `at` is where the name stands in the message.
+    fn step(&mut self, name: &Folded, at: usize, found: Lookup<'a>) -> Result<Next, Full> {
+        self.done.zone = zone_of(&found);
+        // AA belongs to the first owner name of the answer (RFC 1035 §4.1.1): CNAMEs of ours keep it on a referral.
+        self.done.authoritative |= !matches!(found, Lookup::Outside | Lookup::Referral { .. });
+        match found {
+            Lookup::Outside => {
+                self.done.rcode = rcode::REFUSED;
+                Ok(Next::End)
+            }
+            Lookup::Exists { zone, data } => self.exists(name, at, zone, data),
+            Lookup::ParentSide { zone, ds: None } => self.negative(name, at, zone),
+            Lookup::ParentSide { ds: Some(ds), .. } => self.give(ds, at),
+            Lookup::Referral { cut, .. } => self.referral(name, at, cut),
+            Lookup::Redirected { dname, labels, .. } => self.redirect(name, at, dname, labels),
+            Lookup::NxDomain { zone } => {
+                self.done.rcode = rcode::NXDOMAIN;
+                self.negative(name, at, zone)
+            }
+        }
+    }
+
+    fn exists(&mut self, name: &Folded, at: usize, zone: u32, data: &'a Data) -> Result<Next, Full> {
+        let qtype = RecordType::from(self.qtype);
+        let stream = data.stream.map(|stream| self.snapshot.stream(stream));
+        if let Some(stream) = stream.filter(|stream| steer::has_fallen_back(self.snapshot, stream)) {
+            let fallback = stream.fallback.as_ref().expect("only a name with a fallback falls back");
+            return self.alias(fallback, at);
+        }
+        if qtype == RecordType::ANY {
+            return self.any(at);
+        }
+        if let Some(records) = data.records(qtype) {
+            return self.give(records, at);
+        }
+        if let Some(cname) = data.records(RecordType::CNAME) {
+            return self.alias(cname, at);
+        }
+        let family = match qtype {
+            RecordType::A => Some(Family::V4),
+            RecordType::AAAA => Some(Family::V6),
+            _ => None,
+        };
+        let (fleet, _) = self.snapshot.fleet(zone);
+        if let Some((stream, family)) = stream.zip(family)
+            && stream.regions & fleet.declared(family) != 0
+        {
+            let whereabouts = Whereabouts::find(self.snapshot, stream, &self.asker);
+            match steer::choose(self.snapshot, stream, family, &whereabouts) {
+                Ok(chosen) => {
+                    self.done.scope = chosen.scope;
+                    self.done.region = Some(chosen.ranked.region);
+                    let window = chosen.ring.window(chosen.position);
+                    self.writer.addresses(window, chosen.ring.record_len(), stream.ttl, at)?;
+                    return Ok(Next::End);
+                }
+                Err(scope) => self.done.scope = scope,
+            }
+        }
+        self.negative(name, at, zone)
+    }
+
+    fn give(&mut self, records: &Records, at: usize) -> Result<Next, Full> {
+        self.writer.records(Section::Answer, &records.wire, records.count, at)?;
+        Ok(Next::End)
+    }
+
+    fn alias(&mut self, cname: &Records, at: usize) -> Result<Next, Full> {
+        let start = self.writer.records(Section::Answer, &cname.wire, cname.count, at)?;
+        if self.qtype == u16::from(RecordType::CNAME) {
+            return Ok(Next::End);
+        }
+        Ok(Next::NameAt(start + 12))
+    }
+
+    /// "a DNS responder that receives an ANY query MAY decline to provide a conventional ANY response" (RFC 8482 §4.2).
+    fn any(&mut self, at: usize) -> Result<Next, Full> {
+        const HINFO: &[u8] = b"\xC0\x0C\x00\x0D\x00\x01\x00\x00\x01\x2C\x00\x09\x07RFC8482\x00";
+        self.writer.records(Section::Answer, HINFO, 1, at)?;
+        Ok(Next::End)
+    }
+
+    /// NODATA and NXDOMAIN carry the zone's SOA (RFC 2308 §3).
+    fn negative(&mut self, name: &Folded, at: usize, zone: u32) -> Result<Next, Full> {
+        let apex = self.snapshot.names().apex(zone);
+        let soa = &apex.negative_soa;
+        self.writer.records(Section::Authority, &soa.wire, soa.count, at + name.len() - apex.name_len)?;
+        Ok(Next::End)
+    }
+
+    fn referral(&mut self, name: &Folded, at: usize, cut: &Cut) -> Result<Next, Full> {
+        self.writer.records(Section::Authority, &cut.ns.wire, cut.ns.count, at + name.len() - cut.owner_len)?;
+        // "the name server MUST set TC=1 if it cannot fit all glue for in-domain name servers" (RFC 9471 §3.1).
+        self.writer.append(Section::Additional, &cut.glue.wire, cut.glue.count)?;
+        // What merely spares a query is left out where there is no room.
+        let _ = self.writer.append(Section::Additional, &cut.sibling_glue.wire, cut.sibling_glue.count);
+        Ok(Next::End)
+    }
+
+    /// The DNAME record and the CNAME that it makes of the name (RFC 6672 §3.1).
+    fn redirect(&mut self, name: &Folded, at: usize, dname: &Records, labels: usize) -> Result<Next, Full> {
+        let prefix_len = name.len() - name.without(labels).len();
+        self.writer.records(Section::Answer, &dname.wire, dname.count, at + prefix_len)?;
+        let target = dname.first_rdata();
+        let new_len = prefix_len + target.len();
+        if new_len > MAX_NAME_LEN {
+            self.done.rcode = rcode::YXDOMAIN;
+            return Ok(Next::End);
+        }
+        let mut cname = [0; 12 + MAX_NAME_LEN];
+        cname[..2].copy_from_slice(&[0xC0, 0x0C]);
+        cname[2..4].copy_from_slice(&u16::from(RecordType::CNAME).to_be_bytes());
+        // Class and TTL are those of the DNAME.
+        cname[4..10].copy_from_slice(&dname.wire[4..10]);
+        cname[10..12].copy_from_slice(&(new_len as u16).to_be_bytes());
+        cname[12..12 + prefix_len].copy_from_slice(&self.writer.written()[at..at + prefix_len]);
+        cname[12 + prefix_len..12 + new_len].copy_from_slice(target);
+        let start = self.writer.records(Section::Answer, &cname[..12 + new_len], 1, at)?;
+        if self.qtype == u16::from(RecordType::CNAME) {
+            return Ok(Next::End);
+        }
+        Ok(Next::NameAt(start + 12))
+    }
+}
+
+fn zone_of(found: &Lookup<'_>) -> Option<u32> {
+    match *found {
+        Lookup::Outside => None,
+        Lookup::Exists { zone, .. }
+        | Lookup::ParentSide { zone, .. }
+        | Lookup::Referral { zone, .. }
+        | Lookup::Redirected { zone, .. }
+        | Lookup::NxDomain { zone } => Some(zone),
+    }
+}
+
+/// The OPT record of an answer (RFC 6891 §6.1.2).
+struct Opt {
+    wire: [u8; Opt::FIXED_LEN + ecs::MAX_LEN],
+}
+
+impl Default for Opt {
+    fn default() -> Opt {
+        Opt { wire: [0; Opt::FIXED_LEN + ecs::MAX_LEN] }
+    }
+}
+
+impl Opt {
+    const FIXED_LEN: usize = 11;
+
+    fn length(edns: &Edns) -> usize {
+        Opt::FIXED_LEN + edns.subnet.map_or(0, |subnet| subnet.write(0, &mut [0; ecs::MAX_LEN]))
+    }
+
+    fn write(&mut self, edns: &Edns, done: &Done) -> &[u8] {
+        self.wire[1..3].copy_from_slice(&u16::from(RecordType::OPT).to_be_bytes());
+        self.wire[3..5].copy_from_slice(&(UDP_PAYLOAD as u16).to_be_bytes());
+        // "the DO bit of the query MUST be copied in the response" (RFC 3225 §3).
+        (self.wire[5], self.wire[7]) = ((done.rcode >> 4) as u8, u8::from(edns.dnssec_ok) << 7);
+        let mut option = [0; ecs::MAX_LEN];
+        let length = edns.subnet.map_or(0, |subnet| subnet.write(done.scope, &mut option));
+        self.wire[9..11].copy_from_slice(&(length as u16).to_be_bytes());
+        self.wire[Opt::FIXED_LEN..Opt::FIXED_LEN + length].copy_from_slice(&option[..length]);
+        &self.wire[..Opt::FIXED_LEN + length]
+    }
 }

@@ -1,12 +1,28 @@
 //! Everything an answer needs, compiled, immutable, and published with one swap.
+//!
+//! * [`names`]: every served name and its records in wire form.
+//! * [`fleet`]: the regions of a zone, which of them are up, and their addresses in wire form.
+//! * [`geography`]: the atlas (prefix → cell) and the plans (cell → order of regions).
+//!
+//! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target.
 
+pub mod fleet;
+pub mod geography;
+pub mod names;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::settings::Zone;
-use crate::geo::{Database, Places};
+use crate::config::settings::{Family, Server, Stream, Zone};
+use crate::geo::Database;
 use crate::health::{Target, Verdict};
+use crate::steering::pick::Mask;
+
+use fleet::{Fleet, FleetState};
+use geography::{Geography, Wanted};
+use names::{Names, Records};
 
 /// Where readers find the snapshot of now. Only the control loop stores.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -15,55 +31,187 @@ pub type Published = Arc<ArcSwap<Snapshot>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
 
-pub struct Snapshot {}
-
 /// A zone and the serial it is served with.
+#[derive(Clone)]
 pub struct Served {
     pub zone: Arc<Zone>,
     pub serial: u32,
 }
 
+pub struct Snapshot {
+    generation: u64,
+    compiled: Arc<Compiled>,
+    verdicts: Arc<[Verdict]>,
+    /// By zone.
+    fleets: Box<[Arc<FleetState>]>,
+}
+
+/// What verdicts never change.
+struct Compiled {
+    zones: Vec<Served>,
+    names: Names,
+    streams: Vec<SteeredName>,
+    /// By zone.
+    fleets: Vec<Fleet>,
+    geography: Arc<Geography>,
+    targets: Vec<Target>,
+    ids: HashMap<Target, TargetId>,
+    /// By target: the (zone, region) pairs that it is part of.
+    used_by: Vec<Vec<(u32, u8)>>,
+}
+
+/// A steered name, compiled.
+pub struct SteeredName {
+    /// Position in the snapshot's zones.
+    pub zone: u32,
+    /// Position among the zone's streams.
+    pub stream: u32,
+    pub plan: u32,
+    pub ttl: u32,
+    /// Every region that it can be sent to, rules included.
+    pub regions: Mask,
+    /// CNAME for when all of them are down.
+    pub fallback: Option<Records>,
+}
+
 impl Snapshot {
-    /// Compiles from scratch. Long (tens of ms to seconds): never on a thread that answers.
-    /// `verdict` tells what is already believed of a target (Unknown for a new one).
-    pub fn compile(_zones: Vec<Served>, _database: &Database, _verdict: impl Fn(&Target) -> Verdict) -> Snapshot {
-        todo!()
+    /// Compiles all zones. Takes from tens of milliseconds to seconds: never on a thread that answers.
+    ///
+    /// `verdict` tells what is believed of a target already (Unknown for a new one). What `previous` has in common
+    /// is shared with it, and the generation follows on from its.
+    pub fn compile(
+        zones: Vec<Served>,
+        database: &Arc<Database>,
+        verdict: impl Fn(&Target) -> Verdict,
+        previous: Option<&Snapshot>,
+    ) -> Snapshot {
+        let (wanted, plan_of_stream) = Wanted::by(zones.iter().map(|served| &*served.zone));
+        let geography = Geography::new(database, wanted, previous.map(|previous| &previous.compiled.geography));
+        let mut targets = Targets::default();
+        let mut streams = Vec::with_capacity(plan_of_stream.len());
+        let mut stream_base = Vec::with_capacity(zones.len());
+        let mut fleets = Vec::with_capacity(zones.len());
+        for (z, served) in zones.iter().enumerate() {
+            stream_base.push(streams.len() as u32);
+            for (s, stream) in served.zone.streams.iter().enumerate() {
+                streams.push(SteeredName {
+                    zone: z as u32,
+                    stream: s as u32,
+                    plan: plan_of_stream[streams.len()],
+                    ttl: stream.ttl,
+                    regions: regions_of(stream),
+                    fallback: stream.fallback.as_ref().map(|target| names::cname(target, stream.ttl)),
+                });
+            }
+            fleets.push(Fleet::new(&served.zone, |region, server, family| {
+                let target = target_of(&served.zone, region, server, family)?;
+                Some(targets.id(target, z as u32, region as u8))
+            }));
+        }
+        let verdicts: Arc<[Verdict]> = targets.list.iter().map(verdict).collect();
+        let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
+        let names = Names::new(&zones, &stream_base);
+        let Targets { list, ids, used_by } = targets;
+        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, ids, used_by };
+        let generation = previous.map_or(1, |previous| previous.generation + 1);
+        Snapshot { generation, compiled: Arc::new(compiled), verdicts, fleets: states }
     }
 
-    /// The same with other verdicts: shares all that did not change. Microseconds.
-    pub fn with_verdicts(&self, _changes: &[(TargetId, Verdict)]) -> Snapshot {
-        todo!()
+    /// The next generation, with other verdicts. Judges only the regions they touch; takes microseconds.
+    pub fn with_verdicts(&self, changes: &[(TargetId, Verdict)]) -> Snapshot {
+        let mut verdicts: Arc<[Verdict]> = self.verdicts.clone();
+        for &(target, verdict) in changes {
+            Arc::make_mut(&mut verdicts)[target.0 as usize] = verdict;
+        }
+        let mut fleets = self.fleets.clone();
+        for &(zone, region) in changes.iter().flat_map(|(target, _)| &self.compiled.used_by[target.0 as usize]) {
+            let fleet = &self.compiled.fleets[zone as usize];
+            Arc::make_mut(&mut fleets[zone as usize]).refresh(fleet, usize::from(region), &verdicts);
+        }
+        Snapshot { generation: self.generation + 1, compiled: self.compiled.clone(), verdicts, fleets }
     }
 
-    /// Counts up by one with every snapshot that is published.
+    /// Counts up by one with every snapshot made from another.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.generation
+    }
+
+    pub fn zones(&self) -> &[Served] {
+        &self.compiled.zones
     }
 
     /// Every distinct target of every zone.
     pub fn targets(&self) -> &[Target] {
-        todo!()
+        &self.compiled.targets
     }
 
-    pub fn zones(&self) -> &[Served] {
-        todo!()
+    pub fn target_id(&self, target: &Target) -> Option<TargetId> {
+        self.compiled.ids.get(target).copied()
     }
 
-    pub fn verdict(&self, _target: TargetId) -> Verdict {
-        todo!()
+    pub fn verdict(&self, target: TargetId) -> Verdict {
+        self.verdicts[target.0 as usize]
     }
 
-    /// The probes of a server: zone, region and server by position.
-    pub fn target_of(
-        &self,
-        _zone: u32,
-        _region: u8,
-        _server: usize,
-        _family: crate::config::settings::Family,
-    ) -> Option<TargetId> {
-        todo!()
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.compiled.names
+    }
+
+    pub fn stream(&self, stream: u32) -> &SteeredName {
+        &self.compiled.streams[stream as usize]
+    }
+
+    /// The settings that a steered name was compiled from.
+    pub fn settings_of(&self, stream: &SteeredName) -> &Stream {
+        &self.compiled.zones[stream.zone as usize].zone.streams[stream.stream as usize]
+    }
+
+    pub fn fleet(&self, zone: u32) -> (&Fleet, &FleetState) {
+        (&self.compiled.fleets[zone as usize], &self.fleets[zone as usize])
+    }
+
+    pub fn geography(&self) -> &Geography {
+        &self.compiled.geography
     }
 }
 
-#[allow(unused)]
-fn unused(_: Places) {}
+/// Where the address of a server is probed; `None` without a check, or without an address of the family.
+fn target_of(zone: &Zone, region: usize, server: usize, family: Family) -> Option<Target> {
+    let region = &zone.regions[region];
+    let server: &Server = &region.servers[server];
+    let check = region.check.clone()?;
+    let address = server.address(family)?;
+    Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check })
+}
+
+fn regions_of(stream: &Stream) -> Mask {
+    (stream.rules.iter().map(|rule| &rule.steering).chain([&stream.steering]))
+        .flat_map(|steering| &steering.regions)
+        .fold(0, |mask, region| mask | 1 << region)
+}
+
+#[derive(Default)]
+struct Targets {
+    list: Vec<Target>,
+    ids: HashMap<Target, TargetId>,
+    used_by: Vec<Vec<(u32, u8)>>,
+}
+
+impl Targets {
+    fn id(&mut self, target: Target, zone: u32, region: u8) -> TargetId {
+        let id = *self.ids.entry(target).or_insert_with_key(|target| {
+            self.list.push(target.clone());
+            self.used_by.push(Vec::new());
+            TargetId(self.list.len() as u32 - 1)
+        });
+        let users = &mut self.used_by[id.0 as usize];
+        if !users.contains(&(zone, region)) {
+            users.push((zone, region));
+        }
+        id
+    }
+}

@@ -64,7 +64,8 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
         count = split.len();
         interned.push((spec, rankings));
     }
-    let plans = interned.into_iter().map(|(spec, rankings)| plan(places, spec, rankings, &groups, &cell_of_group, count));
+    let plans =
+        interned.into_iter().map(|(spec, rankings)| plan(places, spec, rankings, &groups, &cell_of_group, count));
     Some(Cells {
         plans: plans.collect(),
         of_place: groups.of_place.iter().map(|&group| CellId(cell_of_group[group as usize] as u16)).collect(),
@@ -169,8 +170,11 @@ mod tests {
     }
 
     fn two_regions(rules: Vec<(usize, Choice)>) -> Spec {
-        let options = [(0, 50.0, 0.0), (1, 40.0, -75.0)]
-            .map(|(region, lat, lon)| Contender { region, location: Point::new(lat, lon), bias: 0 });
+        let options = [(0, 50.0, 0.0), (1, 40.0, -75.0)].map(|(region, lat, lon)| Contender {
+            region,
+            location: Point::new(lat, lon),
+            bias: 0,
+        });
         Spec { own: Choice { options: options.to_vec(), policy: Policy::Nearest, answers: 2 }, rules }
     }
 

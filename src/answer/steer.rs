@@ -1,0 +1,128 @@
+//! The choice of a region and its servers for one client.
+
+use std::net::IpAddr;
+
+use crate::config::settings::Family;
+use crate::geo::CellId;
+use crate::snapshot::fleet::Ring;
+use crate::snapshot::{Snapshot, SteeredName};
+use crate::steering::plan::Ranked;
+use crate::steering::{key, pick};
+
+use super::Client;
+use super::ecs::ClientSubnet;
+
+/// Who asks, and how to tell their askings apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub client: Client,
+    /// Message id.
+    pub id: u16,
+    pub subnet: Option<ClientSubnet>,
+}
+
+/// Where the asker is, for one plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Whereabouts {
+    pub cell: CellId,
+    /// The address that was looked up: the client subnet's, else the packet's source.
+    pub address: IpAddr,
+    /// Scope for an answer that does not spread, and for one that does; both 0 where the subnet made no difference.
+    scope: u8,
+    spread_scope: u8,
+    /// Given when the choice must not depend on the subnet.
+    key: Option<u64>,
+}
+
+impl Whereabouts {
+    pub fn find(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Whereabouts {
+        let geography = snapshot.geography();
+        let source = asker.client.address;
+        if !geography.plans[stream.plan as usize].is_geographic() {
+            return Whereabouts {
+                cell: CellId(0),
+                address: source,
+                scope: 0,
+                spread_scope: 0,
+                key: Some(packet_key(asker, source, u8::MAX)),
+            };
+        }
+        match asker.subnet.filter(|subnet| subnet.source > 0) {
+            Some(subnet) => {
+                let located = geography.atlas.locate(subnet.address, subnet.source);
+                Whereabouts {
+                    cell: located.cell,
+                    address: subnet.address,
+                    scope: located.scope,
+                    spread_scope: located.spread_scope,
+                    key: None,
+                }
+            }
+            // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
+            // information" (RFC 7871 §7.1.2): the resolver itself is the client, and the answer is for all of its.
+            None => {
+                let located = geography.atlas.locate(source, u8::MAX);
+                Whereabouts {
+                    cell: located.cell,
+                    address: source,
+                    scope: 0,
+                    spread_scope: 0,
+                    key: Some(packet_key(asker, source, located.spread_scope)),
+                }
+            }
+        }
+    }
+
+    /// Scope and hash key of an answer.
+    fn block(&self, spread: bool) -> (u8, u64) {
+        let scope = if spread { self.spread_scope } else { self.scope };
+        (scope, self.key.unwrap_or_else(|| address_key(self.address, scope)))
+    }
+}
+
+/// Spreads the viewers behind one resolver, which asks for all of them.
+fn packet_key(asker: &Asker, source: IpAddr, length: u8) -> u64 {
+    key::spread(address_key(source, length), asker.id, asker.client.port)
+}
+
+fn address_key(address: IpAddr, length: u8) -> u64 {
+    match address {
+        IpAddr::V4(address) => key::block(u128::from(address.to_bits()) << 96, length.min(32), 1),
+        IpAddr::V6(address) => key::block(address.to_bits(), length.min(128), 2),
+    }
+}
+
+/// What is given to the asker.
+pub struct Chosen<'a> {
+    pub ranked: Ranked,
+    pub ring: &'a Ring,
+    /// Position in the ring of the first address given.
+    pub position: usize,
+    pub scope: u8,
+}
+
+/// `None`: no region that this asker could be sent to has an address of the family; the scope says for whom that holds.
+pub fn choose<'a>(
+    snapshot: &'a Snapshot,
+    stream: &SteeredName,
+    family: Family,
+    whereabouts: &Whereabouts,
+) -> Result<Chosen<'a>, u8> {
+    let (fleet, state) = snapshot.fleet(stream.zone);
+    let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
+    let candidates = pick::candidates(ranking, state.up(family), fleet.declared(family));
+    let tier = pick::tier(ranking, candidates);
+    let split = tier.clone().nth(1).is_some();
+    let (_, key) = whereabouts.block(split);
+    let Some(&ranked) = pick::rendezvous(tier, key) else { return Err(whereabouts.scope) };
+    let ring = state.ring(fleet, ranked.region, family, ranked.answers);
+    let (scope, key) = whereabouts.block(split || ring.is_spread());
+    // Mixed once more, so that the server does not follow from what chose the region.
+    Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope })
+}
+
+/// Whether the CNAME for the worst day replaces the name: every region down in both families.
+pub fn has_fallen_back(snapshot: &Snapshot, stream: &SteeredName) -> bool {
+    let (_, state) = snapshot.fleet(stream.zone);
+    stream.fallback.is_some() && stream.regions & (state.up(Family::V4) | state.up(Family::V6)) == 0
+}
