@@ -1,12 +1,14 @@
 //! Wire query in, wire answer out: [`respond`], the one answering engine of every transport and tool.
 //!
 //! Its stages, a module each: [`query`] reads the packet in place, with its client subnet ([`ecs`]); [`lookup`] finds
-//! what stands at the name; [`steer`] chooses region and servers; [`write`] puts prepared records behind the question.
+//! what stands at the name; [`steer`] chooses region and servers; `write` puts prepared records behind the question.
+//! [`trace`] answers in the same way and keeps what the stages found.
 
 pub mod ecs;
 pub mod lookup;
 pub mod query;
 pub mod steer;
+pub mod trace;
 mod write;
 
 use std::net::IpAddr;
@@ -14,12 +16,12 @@ use std::net::IpAddr;
 use hickory_proto::rr::RecordType;
 
 use crate::config::settings::Family;
-use crate::snapshot::Snapshot;
 use crate::snapshot::names::{Cut, Data, Records};
+use crate::snapshot::{Snapshot, SteeredName};
 
 use lookup::{Lookup, lookup};
 use query::{Edns, Folded, HEADER_LEN, Header, MAX_NAME_LEN, Malformed, Query};
-use steer::{Asker, Whereabouts};
+use steer::{Asker, Chosen, Whereabouts};
 use write::{Flags, Full, Section, Writer};
 
 /// How a query came; it decides how long an answer may be.
@@ -81,6 +83,27 @@ const CLASS_ANY: u16 = 255;
 ///
 /// `out` holds at least [`UDP_PAYLOAD`] bytes for UDP and 65,535 for TCP.
 pub fn respond(snapshot: &Snapshot, message: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+    respond_before(snapshot, message, client, out, &mut Unwatched)
+}
+
+/// Sees the steering of an answer as it is made. Nothing that it does can change the answer.
+trait Witness<'a> {
+    fn steered(&mut self, _: &'a SteeredName, _: Family, _: &Whereabouts, _: Result<&Chosen<'a>, u8>) {}
+    fn fell_back(&mut self, _: &'a SteeredName) {}
+}
+
+/// Nobody asks why; costs nothing.
+struct Unwatched;
+
+impl Witness<'_> for Unwatched {}
+
+fn respond_before<'a>(
+    snapshot: &'a Snapshot,
+    message: &[u8],
+    client: Client,
+    out: &mut [u8],
+    witness: &mut impl Witness<'a>,
+) -> Outcome {
     let Some(header) = Header::read(message) else { return Outcome::Dropped };
     let query = match Query::read(message, header) {
         Ok(query) => query,
@@ -100,7 +123,7 @@ pub fn respond(snapshot: &Snapshot, message: &[u8], client: Client, out: &mut [u
     let reserved = query.edns.as_ref().map_or(0, Opt::length);
     let mut writer = Writer::new(out, query.question, limit - reserved);
     let mut truncated = false;
-    let done = answer(snapshot, header, &query, client, &mut writer).unwrap_or_else(|cut| {
+    let done = answer(snapshot, header, &query, client, &mut writer, witness).unwrap_or_else(|cut| {
         writer.clear();
         truncated = true;
         cut.done
@@ -136,12 +159,13 @@ struct TooLong {
     done: Done,
 }
 
-fn answer(
-    snapshot: &Snapshot,
+fn answer<'a>(
+    snapshot: &'a Snapshot,
     header: Header,
     query: &Query<'_>,
     client: Client,
     writer: &mut Writer<'_>,
+    witness: &mut impl Witness<'a>,
 ) -> Result<Done, TooLong> {
     if header.opcode != OPCODE_QUERY {
         return Ok(Done::error(rcode::NOTIMP));
@@ -161,7 +185,7 @@ fn answer(
         return Ok(Done::error(rcode::REFUSED));
     }
     let asker = Asker { client, id: header.id, subnet: query.edns.and_then(|edns| edns.subnet) };
-    let mut walk = Walk { snapshot, asker, qtype: query.qtype, writer, done: Done::default() };
+    let mut walk = Walk { snapshot, asker, qtype: query.qtype, writer, witness, done: Done::default() };
     match walk.chain(&query.name) {
         Ok(()) => Ok(walk.done),
         Err(Full) => Err(TooLong { done: walk.done }),
@@ -169,11 +193,12 @@ fn answer(
 }
 
 /// The way through the zones for one question: from the name asked for along CNAMEs to its end.
-struct Walk<'a, 'w, 'o> {
+struct Walk<'a, 'w, 'o, W> {
     snapshot: &'a Snapshot,
     asker: Asker,
     qtype: u16,
     writer: &'w mut Writer<'o>,
+    witness: &'w mut W,
     done: Done,
 }
 
@@ -184,7 +209,7 @@ enum Next {
     NameAt(usize),
 }
 
-impl<'a> Walk<'a, '_, '_> {
+impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     fn chain(&mut self, qname: &Folded) -> Result<(), Full> {
         let mut next = self.step(qname, HEADER_LEN, lookup(self.snapshot.names(), qname, self.qtype))?;
         for _ in 1..MAX_CHAIN {
@@ -227,6 +252,7 @@ impl<'a> Walk<'a, '_, '_> {
         let qtype = RecordType::from(self.qtype);
         let stream = data.stream.map(|stream| self.snapshot.stream(stream));
         if let Some(stream) = stream.filter(|stream| steer::has_fallen_back(self.snapshot, stream)) {
+            self.witness.fell_back(stream);
             let fallback = stream.fallback.as_ref().expect("only a name with a fallback falls back");
             return self.alias(fallback, at);
         }
@@ -249,7 +275,9 @@ impl<'a> Walk<'a, '_, '_> {
             && stream.regions & fleet.declared(family) != 0
         {
             let whereabouts = Whereabouts::find(self.snapshot, stream, &self.asker);
-            match steer::choose(self.snapshot, stream, family, &whereabouts) {
+            let chosen = steer::choose(self.snapshot, stream, family, &whereabouts);
+            self.witness.steered(stream, family, &whereabouts, chosen.as_ref().map_err(|&scope| scope));
+            match chosen {
                 Ok(chosen) => {
                     self.done.scope = chosen.scope;
                     self.done.region = Some(chosen.ranked.region);
