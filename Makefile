@@ -1,0 +1,17 @@
+# What CI runs, and what a contributor runs: the same.
+
+.PHONY: test lint tools
+
+test: tools lint
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --all-targets; fi
+	cargo test --doc
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@# Building must need a C compiler and nothing more: ring, never aws-lc.
+	@if cargo tree --edges normal,build,dev --invert aws-lc-sys >/dev/null 2>&1; then echo "aws-lc-sys is in the tree"; exit 1; fi
+
+# The real clients that the tests ask with; installed from Debian when missing.
+tools:
+	@packaging/test-tools
