@@ -1,9 +1,32 @@
 //! Health: probes and the verdicts that follow from them.
+//!
+//! ```text
+//! Target ─► Prober ─► one task a target ─► Probe (tcp, http, https) ─► Outcome
+//!                          │                                             │
+//!                          └──── when to probe next ◄── Tracker ◄────────┘
+//!                                                          └─► Event (a verdict changed) ─► control loop
+//! ```
+//!
+//! * [`tracker`]: how results turn into verdicts, and when the next probe goes out. Pure; time is passed in.
+//! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
+//! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
+//! * `patience`: time-outs that forgive this machine's own lateness.
+//! * [`stats`]: counters that metrics and `explain` read without a lock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::settings::Check;
+
+mod http;
+mod patience;
+pub mod probe;
+pub mod prober;
+pub mod stats;
+mod tls;
+pub mod tracker;
+
+pub use prober::{Event, Prober};
 
 /// What is probed. Equal targets, of whatever zone and region, are probed once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

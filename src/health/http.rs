@@ -1,0 +1,259 @@
+//! One HTTP/1.1 exchange over a stream that is already connected, and the connection kept for the next one.
+//!
+//! A response is judged by its status, then by its body when the check has `contains`. Bounded whatever the server
+//! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all of it by the probe's time-out.
+//!
+//! The kept connection is watched while idle: a server that is killed closes it, which is known at once, long before
+//! the next probe is due.
+
+use std::error::Error as _;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Request, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::probe::Trouble;
+use crate::config::settings::HttpCheck;
+
+/// Bytes of a body that are looked at; the same that are read to keep the connection.
+const MAX_BODY: usize = 64 * 1024;
+/// Bytes of a response head.
+const MAX_HEAD: usize = 64 * 1024;
+/// Header lines of a response.
+const MAX_HEADERS: usize = 128;
+/// A kept connection is made anew after this long, so that a certificate that expires or is replaced, and a load
+/// balancer that moves on, are noticed.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// What to ask, and which answer is good.
+pub(super) struct Exchange {
+    uri: Uri,
+    host: HeaderValue,
+    status: Vec<StatusCode>,
+    contains: Option<Box<str>>,
+}
+
+/// A connection on which another request can be sent.
+pub(super) struct Kept {
+    wire: Wire,
+    sender: SendRequest<Empty<Bytes>>,
+    /// What has not been read of the last response, and how much more of it may come.
+    rest: Option<(Incoming, usize)>,
+    born: Instant,
+}
+
+/// How a kept connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The server closed or reset it.
+    Closed,
+    /// The last response is too long to read to its end.
+    TooLong,
+}
+
+impl Exchange {
+    /// Errors: a path, host or status that HTTP cannot express.
+    pub(super) fn new(check: &HttpCheck) -> Result<Exchange, String> {
+        let host = check.host.trim_end_matches('.');
+        Ok(Exchange {
+            uri: check.path.parse().map_err(|error| format!("path {:?}: {error}", check.path))?,
+            host: HeaderValue::from_str(host).map_err(|_| format!("{host:?} can not be a Host header"))?,
+            status: check
+                .status
+                .iter()
+                .map(|&code| StatusCode::from_u16(code).map_err(|_| format!("{code} is not an HTTP status")))
+                .collect::<Result<_, _>>()?,
+            contains: check.contains.as_deref().map(Into::into),
+        })
+    }
+
+    /// Begins HTTP on a new stream.
+    pub(super) async fn open(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Kept, Trouble> {
+        let mut builder = Builder::new();
+        builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| trouble(&error))?;
+        Ok(Kept { wire: Wire(Some(Box::pin(connection))), sender, rest: None, born: Instant::now() })
+    }
+
+    /// Sends the request and judges the response. `Ok` is a good answer, with the connection when it can be kept.
+    pub(super) async fn ask(&self, mut kept: Kept) -> Result<Option<Kept>, Trouble> {
+        let wire = &mut kept.wire;
+        wire.alongside(kept.sender.ready()).await.map_err(|error| trouble(&error))?;
+        let response =
+            wire.alongside(kept.sender.send_request(self.request())).await.map_err(|error| trouble(&error))?;
+        let (head, mut body) = response.into_parts();
+        if !self.accepts(head.status) {
+            return Err(Trouble::Hard(format!("status {}", head.status.as_u16()).into()));
+        }
+        let mut budget = MAX_BODY;
+        if let Some(text) = &self.contains {
+            find(wire, &mut body, text, &mut budget).await?;
+        }
+        if !persists(head.version, &head.headers) {
+            return Ok(None);
+        }
+        kept.rest = (!body.is_end_stream()).then_some((body, budget));
+        Ok(Some(kept))
+    }
+
+    fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("meridian/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        request
+    }
+
+    fn accepts(&self, status: StatusCode) -> bool {
+        if self.status.is_empty() {
+            status.is_success() || status.is_redirection()
+        } else {
+            self.status.contains(&status)
+        }
+    }
+}
+
+impl Kept {
+    /// Whether the next request may go out on it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.rest.is_none() && !self.sender.is_closed() && self.born.elapsed() < MAX_AGE
+    }
+
+    /// Waits, reading what is left of the last response, until the connection is good for nothing. Cancel-safe.
+    pub(super) async fn idle(&mut self) -> Gone {
+        poll_fn(|cx| {
+            let closed = self.wire.poll(cx).is_ready();
+            if let Some(gone) = self.drain(cx) {
+                return Poll::Ready(gone);
+            }
+            if closed { Poll::Ready(Gone::Closed) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) -> Option<Gone> {
+        while let Some((body, budget)) = &mut self.rest {
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.rest = None,
+                Poll::Ready(Some(Err(_))) => return Some(Gone::Closed),
+                Poll::Ready(Some(Ok(frame))) => match budget.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(left) => *budget = left,
+                    None => return Some(Gone::TooLong),
+                },
+            }
+        }
+        None
+    }
+}
+
+/// hyper's connection future: it moves the bytes while a request or its response is waited for.
+struct Wire(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
+
+impl Wire {
+    /// Ready once the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            None => Poll::Ready(()),
+            // Why it ended is told to the request that was on it; without a request it does not matter.
+            Some(connection) => connection.as_mut().poll(cx).map(|_| self.0 = None),
+        }
+    }
+
+    /// Waits for a future that needs the connection to move. When the connection ends the future does, too.
+    async fn alongside<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(output),
+            Poll::Pending => {
+                let _ = self.poll(cx);
+                future.as_mut().poll(cx)
+            }
+        })
+        .await
+    }
+}
+
+/// Reads the body until `text` has been seen, at most `budget` bytes.
+async fn find(wire: &mut Wire, body: &mut Incoming, text: &str, budget: &mut usize) -> Result<(), Trouble> {
+    let needle = text.as_bytes();
+    let mut seen: Vec<u8> = Vec::new();
+    let lacks = || Trouble::Hard(format!("body lacks {}", Short(text)).into());
+    loop {
+        // Only what is new is searched, so that a body in tiny pieces costs no more than one in a large piece.
+        let overlap = seen.len().saturating_sub(needle.len().saturating_sub(1));
+        let Some(frame) = wire.alongside(body.frame()).await else { return Err(lacks()) };
+        let frame = frame.map_err(|error| trouble(&error))?;
+        let Some(data) = frame.data_ref() else { continue };
+        let piece = &data[..data.len().min(*budget)];
+        seen.extend_from_slice(piece);
+        *budget -= piece.len();
+        if needle.is_empty() || seen[overlap..].windows(needle.len()).any(|window| window == needle) {
+            return Ok(());
+        }
+        if *budget == 0 {
+            return Err(lacks());
+        }
+    }
+}
+
+/// Whether the server is willing to keep the connection (RFC 9112 §9.3).
+fn persists(version: Version, headers: &HeaderMap) -> bool {
+    let says = |word: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") && !says("close") }
+}
+
+fn trouble(error: &hyper::Error) -> Trouble {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>()
+            && io.kind() != io::ErrorKind::UnexpectedEof
+        {
+            return Trouble::of(io);
+        }
+        source = inner.source();
+    }
+    let cause: Arc<str> = if error.is_parse_too_large() {
+        "headers too long".into()
+    } else if error.is_parse() {
+        "the answer is not HTTP".into()
+    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        "closed without a whole answer".into()
+    } else if error.source().is_some() {
+        // UnexpectedEof: the body or the TLS stream was cut.
+        "closed without a whole answer".into()
+    } else {
+        error.to_string().into()
+    };
+    Trouble::Closed(cause)
+}
+
+/// A text in quotes, cut when it is long.
+struct Short<'a>(&'a str);
+
+impl std::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.char_indices().nth(40) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One probe over the network: connect, TLS, HTTP. Says what came of it; time-outs are the caller's.
+//!
+//! Faults are told apart by whose they are. A target that refuses, resets or answers wrongly has failed. A machine that
+//! is out of file descriptors, ports or routes knows nothing about the target: that is [`Outcome::Local`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Target;
+use super::http::{Exchange, Kept};
+use super::tls::{self, Connectors};
+use crate::config::settings::CheckKind;
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Success {
+        rtt: Duration,
+    },
+    /// The target refused, reset, or answered wrongly. The cause is a short text for people.
+    Hard(Arc<str>),
+    /// The kept connection was closed before an answer came.
+    Stale,
+    /// This machine could not send the probe.
+    Local(Arc<str>),
+}
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Hard(Arc<str>),
+    /// The connection ended, or made no sense, before the answer was whole. On a kept connection it may have been closed
+    /// before the request was read.
+    Closed(Arc<str>),
+    Local(Arc<str>),
+}
+
+/// How to probe one target: all that can be worked out beforehand.
+pub(super) struct Probe {
+    address: SocketAddr,
+    kind: Kind,
+}
+
+enum Kind {
+    Tcp,
+    Http(Exchange),
+    Https { exchange: Exchange, connector: TlsConnector, name: ServerName<'static> },
+}
+
+impl Probe {
+    /// Errors: a check that cannot be carried out, in words for people.
+    pub(super) fn new(target: &Target, connectors: &mut Connectors) -> Result<Probe, String> {
+        let kind = match &target.check.kind {
+            CheckKind::Tcp => Kind::Tcp,
+            CheckKind::Http(http) => Kind::Http(Exchange::new(http)?),
+            CheckKind::Https { http, ca } => Kind::Https {
+                exchange: Exchange::new(http)?,
+                connector: connectors.connector(ca.as_ref())?,
+                name: tls::server_name(&http.host)?,
+            },
+        };
+        Ok(Probe { address: target.address, kind })
+    }
+
+    /// Probes on a new connection. `connecting` is dropped once the connection stands.
+    pub(super) async fn fresh(&self, connecting: impl Sized) -> (Outcome, Option<Kept>) {
+        let start = Instant::now();
+        let answer = async {
+            let stream = connect(self.address).await?;
+            match &self.kind {
+                Kind::Tcp => Ok(None),
+                Kind::Http(exchange) => {
+                    drop(connecting);
+                    exchange.ask(exchange.open(stream).await?).await
+                }
+                Kind::Https { exchange, connector, name } => {
+                    let stream = connector.connect(name.clone(), stream).await.map_err(|error| match error.kind() {
+                        io::ErrorKind::UnexpectedEof => Trouble::Closed("closed during the TLS handshake".into()),
+                        _ => Trouble::of(&error),
+                    })?;
+                    drop(connecting);
+                    exchange.ask(exchange.open(stream).await?).await
+                }
+            }
+        };
+        match answer.await {
+            Ok(kept) => (Outcome::Success { rtt: start.elapsed() }, kept),
+            Err(Trouble::Hard(cause) | Trouble::Closed(cause)) => (Outcome::Hard(cause), None),
+            Err(Trouble::Local(cause)) => (Outcome::Local(cause), None),
+        }
+    }
+
+    /// Probes on a kept connection.
+    pub(super) async fn again(&self, kept: Kept) -> (Outcome, Option<Kept>) {
+        let start = Instant::now();
+        let (Kind::Http(exchange) | Kind::Https { exchange, .. }) = &self.kind else { return (Outcome::Stale, None) };
+        match exchange.ask(kept).await {
+            Ok(kept) => (Outcome::Success { rtt: start.elapsed() }, kept),
+            Err(Trouble::Hard(cause)) => (Outcome::Hard(cause), None),
+            Err(Trouble::Closed(_)) => (Outcome::Stale, None),
+            Err(Trouble::Local(cause)) => (Outcome::Local(cause), None),
+        }
+    }
+}
+
+impl Trouble {
+    /// What an error of the network says.
+    pub(super) fn of(error: &io::Error) -> Trouble {
+        if let Some(cause) = tls::cause(error) {
+            return Trouble::Hard(cause.into());
+        }
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Trouble::Hard("refused".into()),
+            Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Trouble::Closed("reset".into()),
+            Some(libc::EHOSTUNREACH) => Trouble::Hard("host unreachable".into()),
+            Some(libc::ENETUNREACH) => Trouble::Hard("network unreachable".into()),
+            Some(code) if is_local(code) => Trouble::Local(error.to_string().into()),
+            Some(_) => Trouble::Hard(error.to_string().into()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Trouble::Closed("closed without a whole answer".into())
+            }
+            None => Trouble::Hard(error.to_string().into()),
+        }
+    }
+}
+
+/// Errors that only say that this machine is short of something or forbids it.
+fn is_local(code: i32) -> bool {
+    matches!(
+        code,
+        libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
+            | libc::EAFNOSUPPORT
+            | libc::EACCES
+            | libc::EPERM
+    )
+}
+
+/// Connects. Done by hand because only here it can be seen whether connect(2) itself failed, which no packet caused: a
+/// missing route is then this machine's, while the same error later is the network's word about the target.
+async fn connect(address: SocketAddr) -> Result<TcpStream, Trouble> {
+    let local = |error: io::Error| Trouble::Local(error.to_string().into());
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(local)?;
+    socket.set_nonblocking(true).map_err(local)?;
+    socket.set_tcp_nodelay(true).map_err(local)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => return Err(Trouble::of(&error)),
+        Err(error) => return Err(local(error)),
+    }
+    let stream = TcpStream::from_std(socket.into()).map_err(local)?;
+    stream.writable().await.map_err(local)?;
+    if let Some(error) = stream.take_error().map_err(local)? {
+        return Err(Trouble::of(&error));
+    }
+    // A closed port of this machine can be met by its own outgoing port (RFC 9293 §3.5, simultaneous open).
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(ours), Ok(theirs)) if ours == theirs => Err(Trouble::Hard("refused".into())),
+        (_, Err(error)) => Err(Trouble::of(&error)),
+        _ => Ok(stream),
+    }
+}

@@ -1,0 +1,388 @@
+//! The tasks that probe, one a target, and the events they give to the control loop.
+//!
+//! A task owns all that belongs to its target: the [`Tracker`], the kept connection, the probes on their way. Dropping
+//! it drops every socket. It panics for no answer of a target; should it all the same, that is logged as an error and
+//! the task is started again with the verdict that stood.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::http::{Gone, Kept};
+use super::patience::patiently;
+use super::probe::{Outcome, Probe};
+use super::stats::{Kind, Stats, TargetStats};
+use super::tls::Connectors;
+use super::tracker::{Change, Plan, ProbeId, Rules, Sample, Tracker};
+use super::{Target, Verdict};
+
+/// Connections being made at one time, of all targets together. More wait their turn; the time-out of a probe does not
+/// run while it waits. Bounds file descriptors, handshakes and bursts of SYN when thousands of targets fail at once.
+const MAX_CONNECTING: usize = 1024;
+
+/// Between the first probes of targets that are added together: 10,000 targets start within half a second.
+const START_GAP: Duration = Duration::from_micros(50);
+
+/// The last of many new targets starts after this long at most, well within the first round.
+const MAX_START: Duration = Duration::from_secs(1);
+
+/// Between alarms about the same trouble of this machine.
+const ALARM_GAP: Duration = Duration::from_secs(60);
+
+/// A verdict that changed, or the first one that rests on results.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub target: Arc<Target>,
+    /// Up or Down.
+    pub verdict: Verdict,
+    /// A short text for people: `refused`, `status 503`, `no answer in 250ms`, `answered in 0.4ms`.
+    pub cause: Arc<str>,
+    /// When the result that decided it was known.
+    pub at: Instant,
+}
+
+/// Probes a set of targets. Dropping it stops all probes and closes all their connections.
+pub struct Prober {
+    tasks: HashMap<Arc<Target>, Running>,
+    connectors: Connectors,
+    stats: Stats,
+    shared: Arc<Shared>,
+}
+
+struct Running {
+    stats: Arc<TargetStats>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What all tasks share.
+struct Shared {
+    events: mpsc::Sender<Event>,
+    connecting: Arc<Semaphore>,
+    /// Targets that have no verdict of their own yet.
+    unsettled: watch::Sender<usize>,
+    last_alarm: Mutex<Option<Instant>>,
+    local_errors: AtomicU64,
+}
+
+impl Prober {
+    /// Verdicts that change go to `events`. While it is full a task keeps its newest event and probes on.
+    pub fn new(events: mpsc::Sender<Event>) -> Prober {
+        let shared = Shared {
+            events,
+            connecting: Arc::new(Semaphore::new(MAX_CONNECTING)),
+            unsettled: watch::Sender::new(0),
+            last_alarm: Mutex::new(None),
+            local_errors: AtomicU64::new(0),
+        };
+        Prober {
+            tasks: HashMap::new(),
+            connectors: Connectors::default(),
+            stats: Stats::default(),
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Probes these targets from now on, and no others. Targets that stay keep their state and connections; new ones
+    /// start at [`Prober::believed`]; those that went are stopped, though events they gave before may still be in the
+    /// channel. Must be called within a tokio runtime; the tasks run there.
+    pub fn retarget(&mut self, targets: &[Target]) {
+        let mut tasks = HashMap::with_capacity(targets.len());
+        let mut order = Vec::with_capacity(targets.len());
+        let new: Vec<(Arc<Target>, Verdict)> = targets
+            .iter()
+            .filter(|target| !self.tasks.contains_key(*target))
+            .map(|target| (Arc::new(target.clone()), self.believed(target)))
+            .collect();
+        for target in targets {
+            if let Some((target, running)) = self.tasks.remove_entry(target) {
+                order.push(running.stats.clone());
+                tasks.insert(target, running);
+            }
+        }
+        for (index, (target, prior)) in new.into_iter().enumerate() {
+            if tasks.contains_key(&target) {
+                continue;
+            }
+            let delay = START_GAP.saturating_mul(index as u32).min(MAX_START);
+            let running = self.start(target.clone(), prior, delay);
+            order.push(running.stats.clone());
+            tasks.insert(target, running);
+        }
+        for gone in std::mem::replace(&mut self.tasks, tasks).into_values() {
+            self.shared.settled(&gone.stats);
+        }
+        self.connectors.tidy();
+        self.stats.publish(order);
+    }
+
+    /// Resolves once every target of now has a verdict that rests on results, or after `deadline`; gives the number of
+    /// targets still without one. Their events are in the channel by then as far as it had room.
+    pub fn first_round(&self, deadline: Duration) -> impl Future<Output = usize> + Send + use<> {
+        let mut unsettled = self.shared.unsettled.subscribe();
+        async move {
+            let settled = timeout(deadline, unsettled.wait_for(|count| *count == 0)).await.is_ok();
+            if settled { 0 } else { *unsettled.borrow() }
+        }
+    }
+
+    /// The verdict of a target. One that is not probed yet is believed down if its address is, by every other check of
+    /// that address: an edit of a check must not send viewers to a dead server until the new check has failed.
+    pub fn believed(&self, target: &Target) -> Verdict {
+        if let Some(running) = self.tasks.get(target) {
+            return running.stats.verdict();
+        }
+        let mut kin = self.tasks.iter().filter(|(known, _)| known.address == target.address).peekable();
+        if kin.peek().is_some() && kin.all(|(_, running)| running.stats.verdict() == Verdict::Down) {
+            Verdict::Down
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    /// The figures of all targets.
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    fn start(&mut self, target: Arc<Target>, prior: Verdict, delay: Duration) -> Running {
+        let stats = Arc::new(TargetStats::new(target.clone(), prior));
+        self.shared.unsettled.send_modify(|count| *count += 1);
+        let probe = match Probe::new(&target, &mut self.connectors) {
+            Ok(probe) => Arc::new(probe),
+            Err(fault) => {
+                tracing::error!(target = %target.address, "not probed, counts as up: {fault}");
+                stats.count_failure(Kind::Local, &fault);
+                self.shared.settled(&stats);
+                return Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
+            }
+        };
+        let seed = RandomState::new().hash_one(&*target);
+        let watcher = Watcher { target, probe, stats: stats.clone(), shared: self.shared.clone() };
+        let task = async move {
+            sleep(delay).await;
+            let pause = watcher.target.check.every;
+            let (stats, address) = (watcher.stats.clone(), watcher.target.address);
+            supervise(&stats, address, pause, || watcher.watch(seed)).await;
+        };
+        Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+    }
+}
+
+impl Shared {
+    /// Counts a target as settled, once.
+    fn settled(&self, stats: &TargetStats) {
+        if stats.settle() {
+            self.unsettled.send_modify(|count| *count -= 1);
+        }
+    }
+
+    fn local_trouble(&self, target: &Target, cause: &str) {
+        let count = self.local_errors.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut last = self.last_alarm.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if last.is_none_or(|last| last.elapsed() >= ALARM_GAP) {
+            *last = Some(Instant::now());
+            drop(last);
+            tracing::warn!(
+                target = %target.address,
+                count,
+                "this machine cannot probe: {cause}; verdicts are kept, changes of health may go unseen"
+            );
+        }
+    }
+}
+
+/// Runs `run` until it returns, again after each panic.
+async fn supervise<F: Future<Output = ()>>(
+    stats: &TargetStats,
+    address: SocketAddr,
+    pause: Duration,
+    mut run: impl FnMut() -> F,
+) {
+    while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| text.to_string())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        tracing::error!(target = %address, "the probe task panicked and is started again: {message}");
+        stats.count_restart();
+        sleep(pause).await;
+    }
+}
+
+type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
+
+/// What a probe on its way tells the task.
+enum Landed {
+    Done {
+        id: ProbeId,
+        outcome: Outcome,
+        kept: Option<Kept>,
+    },
+    /// The time-out passed; the probe itself goes on as long as the flight is held.
+    Silent {
+        id: ProbeId,
+        rest: Flight,
+    },
+}
+
+struct Watcher {
+    target: Arc<Target>,
+    probe: Arc<Probe>,
+    stats: Arc<TargetStats>,
+    shared: Arc<Shared>,
+}
+
+impl Watcher {
+    /// Probes until nobody listens to events any more.
+    async fn watch(&self, seed: u64) {
+        let mut tracker = Tracker::new(Rules::from(&*self.target.check), self.stats.verdict(), now(), seed);
+        let mut flights: FuturesUnordered<Flight> = FuturesUnordered::new();
+        let mut kept: Option<Kept> = None;
+        let mut unsent: Option<Event> = None;
+        loop {
+            let plan = tracker.next();
+            tokio::select! {
+                // What has come in counts before what is due: a busy machine must not take its own lateness for silence.
+                biased;
+                Some(landed) = flights.next(), if !flights.is_empty() => {
+                    let (id, sample, rest) = match landed {
+                        Landed::Done { id, outcome, kept: connection } => {
+                            if connection.is_some() {
+                                kept = connection;
+                            }
+                            (id, self.sample(outcome), None)
+                        }
+                        Landed::Silent { id, rest } => (id, self.silence(), Some(rest)),
+                    };
+                    let report = tracker.report(id, sample, now());
+                    if report.drop_others {
+                        flights.clear();
+                    }
+                    if report.keep_waiting {
+                        flights.extend(rest);
+                    }
+                    self.tell(report.change, &mut unsent);
+                }
+                gone = idle(&mut kept) => {
+                    kept = None;
+                    if gone == Gone::Closed {
+                        tracker.idle_closed(now());
+                    }
+                }
+                permit = self.shared.events.reserve(), if unsent.is_some() => match (permit, unsent.take()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
+                    _ => return,
+                },
+                () = due(plan) => {
+                    let fresh = plan.is_some_and(|plan| plan.fresh);
+                    let connection = kept.take().filter(|kept| !fresh && kept.is_usable());
+                    let id = tracker.sent(now());
+                    flights.push(self.fly(id, connection));
+                }
+            }
+        }
+    }
+
+    fn fly(&self, id: ProbeId, kept: Option<Kept>) -> Flight {
+        let (probe, stats, shared) = (self.probe.clone(), self.stats.clone(), self.shared.clone());
+        let patience = self.target.check.timeout;
+        Box::pin(async move {
+            let connecting = match kept {
+                Some(_) => None,
+                // The semaphore is never closed; without a permit the probe goes out all the same.
+                None => shared.connecting.clone().acquire_owned().await.ok(),
+            };
+            let mut exchange = Box::pin(async move {
+                match kept {
+                    Some(kept) => probe.again(kept).await,
+                    None => {
+                        stats.count_connect();
+                        probe.fresh(connecting).await
+                    }
+                }
+            });
+            match patiently(&mut exchange, patience).await {
+                Some((outcome, kept)) => Landed::Done { id, outcome, kept },
+                None => {
+                    let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
+                    Landed::Silent { id, rest: rest.boxed() }
+                }
+            }
+        })
+    }
+
+    fn sample(&self, outcome: Outcome) -> Sample {
+        match outcome {
+            Outcome::Success { rtt } => {
+                self.stats.count_success(rtt);
+                Sample::Success { rtt }
+            }
+            Outcome::Hard(cause) => {
+                self.stats.count_failure(Kind::Hard, &cause);
+                Sample::Hard(cause)
+            }
+            Outcome::Stale => {
+                self.stats.count(Kind::Stale);
+                Sample::Stale
+            }
+            Outcome::Local(cause) => {
+                self.stats.count_failure(Kind::Local, &cause);
+                self.shared.local_trouble(&self.target, &cause);
+                Sample::Local
+            }
+        }
+    }
+
+    fn silence(&self) -> Sample {
+        let cause: Arc<str> = format!("no answer in {:?}", self.target.check.timeout).into();
+        self.stats.count_failure(Kind::Silence, &cause);
+        Sample::Silence(cause)
+    }
+
+    fn tell(&self, change: Option<Change>, unsent: &mut Option<Event>) {
+        let Some(Change { verdict, cause }) = change else { return };
+        self.stats.set_verdict(verdict);
+        *unsent = Some(Event { target: self.target.clone(), verdict, cause, at: now() });
+        if let Ok(permit) = self.shared.events.try_reserve()
+            && let Some(event) = unsent.take()
+        {
+            permit.send(event);
+        }
+        self.shared.settled(&self.stats);
+    }
+}
+
+async fn due(plan: Option<Plan>) {
+    match plan {
+        Some(plan) => sleep_until(plan.at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn idle(kept: &mut Option<Kept>) -> Gone {
+    match kept {
+        Some(kept) => kept.idle().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests;

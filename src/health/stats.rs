@@ -1,0 +1,228 @@
+//! What is known of each target besides its verdict: counters for metrics and `explain`.
+//!
+//! Written by the target's one task, read by anybody at any time without a lock; each figure is true by itself, not all
+//! of them at one instant.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::{Target, Verdict};
+
+/// Upper bounds of the duration buckets, in microseconds; a last bucket holds what is longer.
+pub const BUCKETS_US: [u64; 12] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000];
+
+/// How a probe ended, for the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Success = 0,
+    /// Refused, reset, TLS alert, wrong status or body.
+    Hard = 1,
+    /// No answer within the time-out.
+    Silence = 2,
+    /// The kept connection was already closed; probed again at once.
+    Stale = 3,
+    /// This machine could not send the probe; the verdict is kept.
+    Local = 4,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Success, Kind::Hard, Kind::Silence, Kind::Stale, Kind::Local];
+
+    /// The value of the metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Success => "success",
+            Kind::Hard => "failure",
+            Kind::Silence => "timeout",
+            Kind::Stale => "stale_connection",
+            Kind::Local => "local_error",
+        }
+    }
+}
+
+/// The figures of one target.
+#[derive(Debug)]
+pub struct TargetStats {
+    pub target: Arc<Target>,
+    verdict: AtomicU8,
+    settled: AtomicBool,
+    results: [AtomicU64; Kind::ALL.len()],
+    connects: AtomicU64,
+    restarts: AtomicU32,
+    /// Microseconds plus one; 0 before the first success.
+    last_rtt: AtomicU64,
+    last_cause: ArcSwapOption<Box<str>>,
+    buckets: [AtomicU64; BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl TargetStats {
+    pub(super) fn new(target: Arc<Target>, prior: Verdict) -> TargetStats {
+        TargetStats {
+            target,
+            verdict: AtomicU8::new(prior as u8),
+            settled: AtomicBool::new(false),
+            results: Default::default(),
+            connects: AtomicU64::new(0),
+            restarts: AtomicU32::new(0),
+            last_rtt: AtomicU64::new(0),
+            last_cause: ArcSwapOption::empty(),
+            buckets: Default::default(),
+            sum_us: AtomicU64::new(0),
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        match self.verdict.load(Ordering::Acquire) {
+            v if v == Verdict::Up as u8 => Verdict::Up,
+            v if v == Verdict::Down as u8 => Verdict::Down,
+            _ => Verdict::Unknown,
+        }
+    }
+
+    /// Whether the first round no longer waits for it: there is a verdict that rests on its own probes, or there can be
+    /// none.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// Probes that ended so.
+    pub fn results(&self, kind: Kind) -> u64 {
+        self.results[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Connections opened.
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Times the target's task had to be started again after a fault of ours.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Duration of the last successful probe, connection included where a new one was made.
+    pub fn last_rtt(&self) -> Option<Duration> {
+        self.last_rtt.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
+    }
+
+    /// Why the last unsuccessful probe failed, a short text for people. Stays after later successes.
+    pub fn last_cause(&self) -> Option<String> {
+        self.last_cause.load().as_ref().map(|cause| cause.to_string())
+    }
+
+    /// Successful probes by duration: those of at most [`BUCKETS_US`]`[i]` and more than the bound before, then the rest.
+    pub fn buckets(&self) -> [u64; BUCKETS_US.len() + 1] {
+        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+    }
+
+    /// Sum of the durations of successful probes.
+    pub fn total(&self) -> Duration {
+        Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_verdict(&self, verdict: Verdict) {
+        self.verdict.store(verdict as u8, Ordering::Release);
+    }
+
+    /// True the first time only.
+    pub(super) fn settle(&self) -> bool {
+        !self.settled.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn count(&self, kind: Kind) {
+        self.results[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_success(&self, rtt: Duration) {
+        let us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
+        self.last_rtt.store(us + 1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.count(Kind::Success);
+    }
+
+    pub(super) fn count_failure(&self, kind: Kind, cause: &str) {
+        if self.last_cause.load().as_ref().is_none_or(|last| ***last != *cause) {
+            self.last_cause.store(Some(Arc::new(cause.into())));
+        }
+        self.count(kind);
+    }
+
+    pub(super) fn count_connect(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A handle on the figures of all targets, for metrics and `explain`. Cheap to clone; follows later changes of targets.
+#[derive(Clone, Debug, Default)]
+pub struct Stats(Arc<ArcSwap<Vec<Arc<TargetStats>>>>);
+
+impl Stats {
+    /// All targets probed now, in the order of the last [`super::Prober::retarget`].
+    pub fn targets(&self) -> Arc<Vec<Arc<TargetStats>>> {
+        self.0.load_full()
+    }
+
+    /// Linear in the number of targets.
+    pub fn find(&self, target: &Target) -> Option<Arc<TargetStats>> {
+        self.0.load().iter().find(|stats| *stats.target == *target).cloned()
+    }
+
+    pub(super) fn publish(&self, targets: Vec<Arc<TargetStats>>) {
+        self.0.store(Arc::new(targets));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{Check, CheckKind};
+
+    fn stats() -> TargetStats {
+        let second = Duration::from_secs(1);
+        let check = Check { kind: CheckKind::Tcp, every: second, timeout: second / 2, fall: 1, rise: 1, port: 1 };
+        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check) };
+        TargetStats::new(Arc::new(target), Verdict::Unknown)
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
+        let stats = stats();
+        for us in [0, 500, 501, 2_500_000, 2_500_001, 9_000_000] {
+            stats.count_success(Duration::from_micros(us));
+        }
+        assert_eq!(stats.buckets(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(stats.results(Kind::Success), 6);
+        assert_eq!(stats.last_rtt(), Some(Duration::from_secs(9)));
+        assert_eq!(stats.total(), Duration::from_micros(500 + 501 + 2_500_000 + 2_500_001 + 9_000_000));
+    }
+
+    #[test]
+    fn a_first_rtt_of_zero_is_not_taken_for_none() {
+        let stats = stats();
+        assert_eq!(stats.last_rtt(), None);
+        stats.count_success(Duration::ZERO);
+        assert_eq!(stats.last_rtt(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_last_cause_is_the_last_one() {
+        let stats = stats();
+        assert_eq!(stats.last_cause(), None);
+        stats.count_failure(Kind::Hard, "refused");
+        stats.count_failure(Kind::Hard, "refused");
+        stats.count_failure(Kind::Silence, "no answer in 250ms");
+        assert_eq!(stats.last_cause().as_deref(), Some("no answer in 250ms"));
+        assert_eq!((stats.results(Kind::Hard), stats.results(Kind::Silence)), (2, 1));
+    }
+}

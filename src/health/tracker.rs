@@ -1,0 +1,351 @@
+//! From probe results to verdicts: when a target is up, when it is down, and when to ask again.
+//!
+//! ```text
+//!            success                       `rise` successes in a row
+//!          ┌────────┐      ┌──────────────────────────────────────────────┐
+//!          ▼        │      ▼                                              │
+//!        Steady ────┴─ Suspect ───────────── `fall` failures ───────────► Down
+//!          │  failure     ▲
+//!          └──────────────┘
+//! ```
+//!
+//! *Steady*: one probe every `every`. *Suspect*: a failure was seen and is being confirmed by further probes on new
+//! connections; any success clears it. After a hard failure (the target said no) the remaining `fall` − 1 probes follow
+//! [`HARD_GAP`] apart. After silence (a time-out) `fall` further probes go [`SILENCE_GAP`] apart while the silent one is
+//! still waited for: a lost packet is no failure of the server. So a silent target is down after at most
+//! `every` + 2 × `timeout` + [`SILENCE_GAP`] × `fall`. *Down*: one probe every `every`.
+//!
+//! A new target is steady without a result: one success makes it up, `fall` failures make it down.
+//!
+//! Pure: knows no socket and no clock, so every rule is tested in virtual time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Verdict;
+use crate::config::settings::Check;
+
+/// Between the probes that confirm a hard failure. Long enough that they are not one event to a server that is just
+/// restarting its accept loop, short enough that a killed server is down within 10 ms at `fall = 3`.
+pub const HARD_GAP: Duration = Duration::from_millis(3);
+
+/// Between the probes that confirm silence: they should not all share one burst of loss.
+pub const SILENCE_GAP: Duration = Duration::from_millis(20);
+
+/// Between attempts to confirm a failure while this machine cannot send probes at all.
+pub const LOCAL_GAP: Duration = Duration::from_millis(100);
+
+/// What the tracker needs of a [`Check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub every: Duration,
+    pub fall: u32,
+    pub rise: u32,
+}
+
+impl From<&Check> for Rules {
+    fn from(check: &Check) -> Rules {
+        Rules { every: check.every, fall: check.fall.max(1), rise: check.rise.max(1) }
+    }
+}
+
+/// How a probe went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sample {
+    Success {
+        rtt: Duration,
+    },
+    /// The target said no: refused, reset, TLS alert, wrong status or body. The cause is a short text for people.
+    Hard(Arc<str>),
+    /// No answer within the time-out. Only the probe that raised the suspicion may report again afterwards; see
+    /// [`Report::keep_waiting`].
+    Silence(Arc<str>),
+    /// The kept connection had been closed before the request could be answered. Says nothing about the target.
+    Stale,
+    /// This machine could not send the probe (no file descriptor, no port, no route). Says nothing about the target.
+    Local,
+}
+
+/// A probe on its way, as the tracker knows it. Reports of a former round (before the verdict changed or the suspicion
+/// was cleared) are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeId {
+    round: u64,
+    number: u64,
+}
+
+/// Send a probe at `at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub at: Instant,
+    /// On a new connection, even if one is kept.
+    pub fresh: bool,
+}
+
+/// A verdict that differs from the one before, or the first that rests on results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub verdict: Verdict,
+    pub cause: Arc<str>,
+}
+
+/// What follows from a sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Report {
+    pub change: Option<Change>,
+    /// The silent probe may still answer: go on waiting for it.
+    pub keep_waiting: bool,
+    /// The round is over: probes that are still on their way can be dropped.
+    pub drop_others: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Steady,
+    Suspect { failures: u32, gap: Duration },
+    Down { successes: u32 },
+}
+
+/// The state of one target.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    rules: Rules,
+    verdict: Verdict,
+    /// Whether the verdict rests on results.
+    settled: bool,
+    state: State,
+    round: u64,
+    number: u64,
+    /// Probes on their way that have not timed out.
+    in_flight: u32,
+    /// The probe whose silence raised the suspicion.
+    waiting: Option<u64>,
+    next: Option<Instant>,
+    /// When the last probe of the regular cadence went out.
+    regular: Instant,
+    /// When the suspicion was raised or last tested: the gap to the next confirming probe counts from here.
+    gap_from: Instant,
+    /// When an idle close last brought a probe forward.
+    brought_forward: Option<Instant>,
+    first_round: bool,
+    jitter: Jitter,
+}
+
+impl Tracker {
+    /// The first probe is due at `first`. `prior` is what is believed until results come; `seed` spreads targets.
+    pub fn new(rules: Rules, prior: Verdict, first: Instant, seed: u64) -> Tracker {
+        Tracker {
+            rules,
+            verdict: prior,
+            settled: false,
+            state: State::Steady,
+            round: 0,
+            number: 0,
+            in_flight: 0,
+            waiting: None,
+            next: Some(first),
+            regular: first,
+            gap_from: first,
+            brought_forward: None,
+            first_round: true,
+            jitter: Jitter(seed),
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether the verdict rests on results rather than on the prior.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// When the next probe is due. `None` while nothing can be sent before a probe on its way reports.
+    pub fn next(&self) -> Option<Plan> {
+        self.next.map(|at| Plan { at, fresh: matches!(self.state, State::Suspect { .. }) })
+    }
+
+    /// The planned probe is being sent now.
+    pub fn sent(&mut self, now: Instant) -> ProbeId {
+        self.number += 1;
+        self.in_flight += 1;
+        self.next = None;
+        match self.state {
+            State::Steady | State::Down { .. } => self.regular = now,
+            State::Suspect { .. } => {
+                self.gap_from = now;
+                self.plan_confirmation(now);
+            }
+        }
+        ProbeId { round: self.round, number: self.number }
+    }
+
+    /// A probe went so.
+    pub fn report(&mut self, id: ProbeId, sample: Sample, now: Instant) -> Report {
+        if id.round != self.round {
+            return Report::default();
+        }
+        let was_waiting = self.waiting == Some(id.number);
+        if was_waiting {
+            self.waiting = None;
+        } else {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        match sample {
+            Sample::Success { rtt } => self.success(rtt, now),
+            Sample::Hard(cause) => self.hard(cause, now),
+            Sample::Silence(_) if was_waiting => Report::default(),
+            Sample::Silence(cause) => self.silence(id, cause, now),
+            Sample::Stale => {
+                match self.state {
+                    State::Steady | State::Down { .. } => self.next = Some(now),
+                    State::Suspect { .. } => self.plan_confirmation(now),
+                }
+                Report::default()
+            }
+            Sample::Local => {
+                match self.state {
+                    State::Steady | State::Down { .. } => self.plan_regular(now),
+                    State::Suspect { .. } => {
+                        self.plan_confirmation(now);
+                        self.next = self.next.map(|at| at.max(now + LOCAL_GAP));
+                    }
+                }
+                Report::default()
+            }
+        }
+    }
+
+    /// The kept connection was closed while idle. An orderly close is no failure, only a reason to ask now: a killed
+    /// process closes its sockets too. At most one probe per `every` is brought forward, so that a server that closes
+    /// after each answer without saying so is not probed in a loop.
+    pub fn idle_closed(&mut self, now: Instant) {
+        let spent = self.brought_forward.is_some_and(|last| now < last + self.rules.every);
+        if self.state == State::Steady && self.in_flight == 0 && !spent {
+            self.brought_forward = Some(now);
+            self.next = Some(self.next.map_or(now, |at| at.min(now)));
+        }
+    }
+
+    fn success(&mut self, rtt: Duration, now: Instant) -> Report {
+        if let State::Down { successes } = self.state {
+            let successes = successes + 1;
+            self.state = State::Down { successes };
+            if successes < self.rules.rise {
+                self.plan_regular(now);
+                return Report::default();
+            }
+        }
+        let cause: Arc<str> = match self.state {
+            State::Down { successes } if successes > 1 => format!("{successes} answers in a row").into(),
+            _ => format!("answered in {}", Millis(rtt)).into(),
+        };
+        let was_suspect = matches!(self.state, State::Suspect { .. });
+        self.enter(State::Steady);
+        self.plan_regular(now);
+        Report { change: self.settle(Verdict::Up, cause), keep_waiting: false, drop_others: was_suspect }
+    }
+
+    fn hard(&mut self, cause: Arc<str>, now: Instant) -> Report {
+        match self.state {
+            State::Down { .. } => self.still_down(now),
+            State::Steady => {
+                self.gap_from = now;
+                self.failed(1, HARD_GAP, cause, now)
+            }
+            State::Suspect { failures, .. } => self.failed(failures + 1, HARD_GAP, cause, now),
+        }
+    }
+
+    fn silence(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
+        match self.state {
+            State::Down { .. } => self.still_down(now),
+            State::Steady => {
+                // Not yet a failure: this probe may still answer. `fall` further ones will tell.
+                self.waiting = Some(id.number);
+                self.state = State::Suspect { failures: 0, gap: SILENCE_GAP };
+                self.next = Some(now);
+                Report { keep_waiting: true, ..Report::default() }
+            }
+            State::Suspect { failures, gap } => self.failed(failures + 1, gap, cause, now),
+        }
+    }
+
+    fn still_down(&mut self, now: Instant) -> Report {
+        self.state = State::Down { successes: 0 };
+        self.plan_regular(now);
+        Report::default()
+    }
+
+    fn failed(&mut self, failures: u32, gap: Duration, cause: Arc<str>, now: Instant) -> Report {
+        if failures < self.rules.fall {
+            self.state = State::Suspect { failures, gap };
+            self.plan_confirmation(now);
+            return Report::default();
+        }
+        self.enter(State::Down { successes: 0 });
+        self.plan_regular(now);
+        Report { change: self.settle(Verdict::Down, cause), keep_waiting: false, drop_others: true }
+    }
+
+    /// Begins a new round: whatever is still on its way no longer counts.
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.round += 1;
+        self.in_flight = 0;
+        self.waiting = None;
+    }
+
+    fn settle(&mut self, verdict: Verdict, cause: Arc<str>) -> Option<Change> {
+        let news = !self.settled || self.verdict != verdict;
+        self.settled = true;
+        self.verdict = verdict;
+        news.then_some(Change { verdict, cause })
+    }
+
+    fn plan_regular(&mut self, now: Instant) {
+        // Targets that start together part ways after their first result.
+        let least = if std::mem::replace(&mut self.first_round, false) { 0.1 } else { 0.9 };
+        let interval = self.rules.every.mul_f64(least + (1.0 - least) * self.jitter.unit());
+        self.next = Some((self.regular + interval).max(now));
+    }
+
+    /// Keeps as many probes on their way as failures are missing to `fall`.
+    fn plan_confirmation(&mut self, now: Instant) {
+        let State::Suspect { failures, gap } = self.state else { return };
+        let missing = self.rules.fall.saturating_sub(failures).saturating_sub(self.in_flight);
+        self.next = (missing > 0).then(|| (self.gap_from + gap).max(now));
+    }
+}
+
+/// Spreads the probes of many targets: intervals of 90 to 100 % of `every`. Never more, so that the bound on the time
+/// to notice silence holds. SplitMix64; good enough for spreading, and the same seed gives the same intervals.
+#[derive(Clone, Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    /// From 0 to 1.
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (z >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A duration for people: `0.4ms`, `12ms`.
+pub(super) struct Millis(pub Duration);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = self.0.as_secs_f64() * 1000.0;
+        if ms < 10.0 { write!(f, "{ms:.1}ms") } else { write!(f, "{ms:.0}ms") }
+    }
+}
+
+#[cfg(test)]
+mod tests;
