@@ -18,10 +18,12 @@
 //! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`cli`]: one file a command.
+//! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 
 pub mod answer;
 pub mod config;
+pub mod demo;
 pub mod geo;
 pub mod health;
 pub mod snapshot;

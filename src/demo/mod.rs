@@ -1,0 +1,3 @@
+//! What the `demo` command needs beside the server: toy stream origins to probe, kill and revive.
+
+pub mod origin;
