@@ -1,9 +1,31 @@
 //! Files as written become checked settings.
 //!
+//! ```text
+//! zones/*.toml ─ load ─► zone_file ─► check, region, stream, from, records ─► rules ─► settings::Zone
+//! meridian.toml ─────────► node ──────► settings of the node, shared regions and check
+//! ```
+//!
 //! [`settings`] holds the values in use: every default applied, every reference resolved, every rule of the zone
 //! file obeyed. Whatever breaks a rule is a [`Diagnostic`], and one run reports them all.
 
 pub mod diagnostic;
+pub mod load;
 pub mod settings;
 
+mod check;
+mod city_shim;
+mod from;
+mod names;
+mod rdata_shim;
+mod records;
+mod region;
+mod rules;
+mod stream;
+mod syntax;
+mod tree;
+mod units;
+mod zone_file;
+
 pub use diagnostic::{At, Diagnostic, Severity};
+pub use load::{Loaded, geo_warnings, load_zones};
+pub use zone_file::Shared;

@@ -1,0 +1,120 @@
+//! `from = […]`: the clients that a rule is about.
+
+use ipnet::IpNet;
+
+use super::city_shim as cities;
+use super::diagnostic::Diagnostic;
+use super::tree::{Item, nearest};
+use crate::geo::{Continent, CountryCode, Match, SubdivisionCode};
+
+const CONTINENTS: [(&str, Continent); 7] = [
+    ("Africa", Continent::Africa),
+    ("Antarctica", Continent::Antarctica),
+    ("Asia", Continent::Asia),
+    ("Europe", Continent::Europe),
+    ("North America", Continent::NorthAmerica),
+    ("Oceania", Continent::Oceania),
+    ("South America", Continent::SouthAmerica),
+];
+
+const FORMS: &str = "write a country \"GB\", a subdivision \"US-CA\", a continent \"South America\", \"AS64500\" or a prefix \"203.0.113.0/24\"";
+
+/// Reads one item, or reports what is wrong with it.
+pub fn read(item: &Item<'_>) -> Option<Match> {
+    let text = item.string()?;
+    let found = if text.contains('/') || text.parse::<std::net::IpAddr>().is_ok() {
+        prefix(text, item)
+    } else if let Some((_, continent)) = CONTINENTS.iter().find(|(name, _)| *name == text) {
+        Ok(Match::Continent(*continent))
+    } else if let Some(digits) = text.strip_prefix("AS").filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+        asn(digits).map(Match::Asn).ok_or_else(|| {
+            item.fault(format!("`{}` has {text:?}, which is no AS number", item.path))
+                .rule("AS numbers are AS0 to AS4294967295 (RFC 6793)")
+        })
+    } else {
+        country(text, item)
+    };
+    found.map_err(|fault| item.report(fault)).ok()
+}
+
+fn asn(digits: &str) -> Option<u32> {
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+fn prefix(text: &str, item: &Item<'_>) -> Result<Match, Diagnostic> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        let around = block(IpNet::from(address));
+        return Err(item
+            .fault(format!("`{}` has the address {text:?} without a prefix length", item.path))
+            .help(format!("write the block: \"{around}\"")));
+    }
+    let net: IpNet = text.parse().map_err(|_| {
+        item.fault(format!("`{}` has {text:?}, which is no prefix", item.path))
+            .help("write it like \"203.0.113.0/24\" or \"2001:db8::/32\"")
+    })?;
+    if net.prefix_len() > longest(net) {
+        return Err(item
+            .fault(format!("`{}` has {text:?}, longer than /{}", item.path, longest(net)))
+            .rule("clients are told apart by /24 (IPv4) and /48 (IPv6) at the finest")
+            .help(format!("write \"{}\"", block(net))));
+    }
+    if net.trunc() != net {
+        return Err(item
+            .fault(format!("`{}` has {text:?}, with host bits set", item.path))
+            .help(format!("write \"{}\"", net.trunc())));
+    }
+    Ok(Match::Prefix(net))
+}
+
+fn longest(net: IpNet) -> u8 {
+    match net {
+        IpNet::V4(_) => 24,
+        IpNet::V6(_) => 48,
+    }
+}
+
+/// The block of the finest size that is kept around `net`.
+fn block(net: IpNet) -> IpNet {
+    IpNet::new(net.addr(), longest(net)).expect("/24 and /48 are valid lengths of their families").trunc()
+}
+
+fn country(text: &str, item: &Item<'_>) -> Result<Match, Diagnostic> {
+    let (country, subdivision) = match text.split_once('-') {
+        Some((country, subdivision)) => (country, Some(subdivision)),
+        None => (text, None),
+    };
+    let code: Option<[u8; 2]> = country.as_bytes().try_into().ok().filter(|code: &[u8; 2]| code.is_ascii());
+    let Some(code) = code.filter(|code| code.iter().all(u8::is_ascii_alphabetic)) else {
+        let fault = item.fault(format!("`{}` has {text:?}, which is no place we know", item.path));
+        return Err(match nearest(text, CONTINENTS.iter().map(|(name, _)| *name)) {
+            Some(continent) => fault.help(format!("did you mean {continent:?}?")),
+            None => fault.help(FORMS),
+        });
+    };
+    if text.bytes().any(|b| b.is_ascii_lowercase()) {
+        let fault = item.fault(format!("`{}` has {text:?} in lower case", item.path));
+        return Err(fault.rule("codes are upper case").help(format!("write {:?}", text.to_ascii_uppercase())));
+    }
+    if !cities::is_country(CountryCode(code)) {
+        let fault = item
+            .fault(format!("`{}` has {country:?}, which is no country", item.path))
+            .rule("two letters are an ISO 3166-1 country");
+        return Err(match country {
+            "UK" => fault.help("the United Kingdom is \"GB\""),
+            "EL" => fault.help("Greece is \"GR\""),
+            "EU" => fault.help("write the continent: \"Europe\""),
+            _ => fault.help(FORMS),
+        });
+    }
+    let Some(subdivision) = subdivision else { return Ok(Match::Country(CountryCode(code))) };
+    let bytes = subdivision.as_bytes();
+    if !(1..=3).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_alphanumeric) {
+        return Err(item
+            .fault(format!("`{}` has {text:?}, which is no subdivision", item.path))
+            .rule("a subdivision is a country and one to three letters or digits (ISO 3166-2)")
+            .help("write it like \"US-CA\""));
+    }
+    let mut padded = [0; 3];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    Ok(Match::Subdivision(CountryCode(code), SubdivisionCode(padded)))
+}

@@ -1,0 +1,221 @@
+//! All zone files of a node: found, read, and checked against each other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use hickory_proto::rr::{Name, RecordType};
+
+use super::diagnostic::{At, Diagnostic};
+use super::names;
+use super::settings::Zone;
+use super::tree::quoted_key;
+use super::zone_file::{self, Shared};
+use crate::geo::Match;
+
+/// A larger file is not read: a million records are some 50 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The zones without an error, in the order of their files. To be used only when no diagnostic is an error.
+    pub zones: Vec<Zone>,
+    /// By file, then by place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+}
+
+/// Reads every zone of `paths`, each a file or a directory, whose `*.toml` files are taken in the order of their
+/// names (hidden files, and whatever editors leave beside them, are not). Blocks on the file system.
+///
+/// A path that is not there is an error, and so is a directory without a zone file: it is more often a mistake than a
+/// wish to serve nothing.
+pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut files = Vec::new();
+    for path in paths {
+        match zone_files(path) {
+            Ok(found) => files.extend(found),
+            Err(fault) => loaded.diagnostics.push(*fault),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for file in files.into_iter().filter(|file| seen.insert(file.clone())) {
+        let (zone, faults) = match read(&file) {
+            Ok((text, modified)) => zone_file::read(&file, text, modified, shared),
+            Err(fault) => (None, vec![*fault]),
+        };
+        loaded.zones.extend(zone);
+        loaded.diagnostics.extend(faults);
+    }
+    let mut between = duplicates(&loaded.zones);
+    between.extend(undelegated(&loaded.zones));
+    loaded.diagnostics.extend(between);
+    // Stable: what belongs to one place stays in the order in which it was found.
+    loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
+    loaded.diagnostics.dedup();
+    loaded
+}
+
+fn zone_files(path: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+    let fault = |what: String| Box::new(Diagnostic::error(At::start(path), what));
+    let meta = fs::metadata(path).map_err(|e| {
+        let fault = fault(format!("cannot be read: {e}"));
+        Box::new(fault.help("name a zone file, or a directory of zone files"))
+    })?;
+    if !meta.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |e: std::io::Error| fault(format!("directory cannot be read: {e}"));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?.path();
+        if is_zone_file(&entry) && !entry.is_dir() {
+            files.push(entry);
+        }
+    }
+    if files.is_empty() {
+        let fault = fault("no zone file (*.toml) in this directory".into());
+        return Err(Box::new(
+            fault.rule("a node without zones would refuse every query").help("put one there, like stream.example.toml"),
+        ));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Whether a file of a zone directory is a zone file: `*.toml`, and none of the copies that editors make.
+pub fn is_zone_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.ends_with(".toml") && !name.starts_with(['.', '#', '~'])
+}
+
+/// The text of a file and its modification time in Unix seconds.
+pub(super) fn read(path: &Path) -> Result<(String, u32), Box<Diagnostic>> {
+    let fault = |what: String| Box::new(Diagnostic::error(At::start(path), what));
+    let open = || -> std::io::Result<(Vec<u8>, u32)> {
+        // Checked before opening: to open a pipe would wait for its writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::other("not a file"));
+        }
+        let file = fs::File::open(path)?;
+        let since = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok((bytes, u32::try_from(since.as_secs()).unwrap_or(u32::MAX)))
+    };
+    let (bytes, modified) = open().map_err(|e| fault(format!("cannot be read: {e}")))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(fault(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&e.as_bytes()[..valid]).into_owned();
+        let at = super::tree::File::new(path, before).at(valid);
+        let fault = Diagnostic::error(at, "not UTF-8 text").rule("TOML files are UTF-8");
+        Box::new(fault.help("save the file as UTF-8"))
+    })?;
+    Ok((text, modified))
+}
+
+fn duplicates(zones: &[Zone]) -> Vec<Diagnostic> {
+    let mut first: HashMap<&Name, &Zone> = HashMap::new();
+    let mut faults = Vec::new();
+    for zone in zones {
+        if let Some(other) = first.get(&zone.name) {
+            faults.push(
+                Diagnostic::error(At::start(&zone.file), format!("zone {} is there twice", zone.name))
+                    .rule("one zone is one file")
+                    .help(format!("remove one of them; the other is {}", other.file.display())),
+            );
+        } else {
+            first.insert(&zone.name, zone);
+        }
+    }
+    faults
+}
+
+/// A child zone that its parent, served here too, does not delegate: resolvers that come by the parent never learn
+/// of it when the two are one day served apart, and validators want the cut at once.
+fn undelegated(zones: &[Zone]) -> Vec<Diagnostic> {
+    let by_name: HashMap<&Name, &Zone> = zones.iter().map(|zone| (&zone.name, zone)).collect();
+    let mut warnings = Vec::new();
+    for child in zones {
+        let depth = child.name.iter().count();
+        let above = (0..depth).rev().map(|n| child.name.trim_to(n));
+        let Some(parent) = above.filter_map(|name| by_name.get(&name).copied()).next() else { continue };
+        // A cut above the child hands it, and all around it, to another zone.
+        let delegated = |r: &crate::zone::Rrset| r.rtype == RecordType::NS && r.owner.zone_of(&child.name);
+        if parent.records.iter().any(delegated) {
+            continue;
+        }
+        warnings.push(
+            Diagnostic::warning(
+                At::start(&parent.file),
+                format!("{} has no NS records for its child zone {}", parent.name, child.name),
+            )
+            .rule("a zone cut is made by NS records in the parent (RFC 1034 §4.2.1)")
+            .help(format!("add to [records]:\n{}", delegation(parent, child))),
+        );
+    }
+    warnings
+}
+
+/// The lines for the parent's `[records]`: NS, and the glue that the child's file holds.
+fn delegation(parent: &Zone, child: &Zone) -> String {
+    let ns: Vec<String> = child.ns.iter().map(|name| format!("{:?}", names::shown(name, &parent.name))).collect();
+    let key = |name: &Name| quoted_key(&names::shown(name, &parent.name));
+    let mut lines = vec![format!("    {} = {{ NS = [{}] }}", key(&child.name), ns.join(", "))];
+    for server in child.ns.iter().filter(|server| child.name.zone_of(server)) {
+        let addresses = |rtype: RecordType| -> Vec<String> {
+            let rrset = child.records.iter().find(|r| r.owner == *server && r.rtype == rtype);
+            let rdata = rrset.into_iter().flat_map(|r| &r.rdata);
+            rdata.filter_map(|rdata| Some(format!("\"{}\"", address(rdata)?))).collect()
+        };
+        let types: Vec<String> = [("A", addresses(RecordType::A)), ("AAAA", addresses(RecordType::AAAA))]
+            .into_iter()
+            .filter(|(_, list)| !list.is_empty())
+            .map(|(rtype, list)| format!("{rtype} = [{}]", list.join(", ")))
+            .collect();
+        if !types.is_empty() {
+            lines.push(format!("    {} = {{ {} }}", key(server), types.join(", ")));
+        }
+    }
+    lines.join("\n")
+}
+
+fn address(rdata: &[u8]) -> Option<std::net::IpAddr> {
+    let v4 = <[u8; 4]>::try_from(rdata).map(Into::into);
+    v4.or_else(|_| <[u8; 16]>::try_from(rdata).map(Into::into)).ok()
+}
+
+/// Warnings about rules on what no loaded database knows: they never match. `knows` is
+/// [`crate::geo::Database::knows`].
+pub fn geo_warnings(zones: &[Zone], knows: impl Fn(&Match) -> bool) -> Vec<Diagnostic> {
+    let rules = zones.iter().flat_map(|zone| &zone.streams).flat_map(|stream| &stream.rules);
+    let unknown = rules.flat_map(|rule| &rule.from).filter(|(from, _)| !knows(from));
+    unknown
+        .map(|(from, at)| {
+            let (what, needed) = match from {
+                Match::Country(_) => ("countries", "a Country or City database"),
+                Match::Subdivision(..) => ("subdivisions", "a City database"),
+                Match::Continent(_) => ("continents", "a Country or City database"),
+                Match::Asn(_) => ("AS numbers", "an ASN database"),
+                Match::Prefix(_) => ("prefixes", "a database"),
+            };
+            Diagnostic::warning(
+                at.clone(),
+                format!("no loaded database knows this of {what}: the rule never matches by it"),
+            )
+            .help(format!("add {needed} that does to `geoip`"))
+        })
+        .collect()
+}

@@ -1,0 +1,328 @@
+//! A zone file: from its text to a checked [`Zone`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use hickory_proto::rr::Name;
+use toml::de::DeTable;
+
+use super::check::CheckSpec;
+use super::diagnostic::{At, Diagnostic};
+use super::records::PlacedRrset;
+use super::region::RegionSpec;
+use super::settings::{Family, MAX_REGIONS, Policy, Region, Soa, Stream, Zone};
+use super::tree::{File, Item, Placed, Table};
+use super::{names, records, region, rules, stream, syntax, units};
+
+/// What `meridian.toml` gives to every zone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shared {
+    /// Regions that zones may use by name; a zone's own region of that name stands instead.
+    pub regions: Vec<RegionSpec>,
+    pub check: Option<CheckSpec>,
+}
+
+/// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
+const TOP: [&str; 5] = ["zone", "ns", "contact", "ttl", "soa"];
+
+fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
+    TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
+}
+
+/// Reads one zone. `None` when it has an error; all its faults come beside it, in the order of the text.
+pub fn read(path: &Path, text: String, modified: u32, shared: &Shared) -> (Option<Zone>, Vec<Diagnostic>) {
+    let digest = fnv1a(text.as_bytes());
+    let file = File::new(path, text);
+    let text = syntax::check(&file);
+    let (root, _) = DeTable::parse_recoverable(&text);
+    let zone = read_root(&file, root.get_ref(), shared);
+    let zone = zone.filter(|_| !file.has_errors()).map(|zone| Zone { modified, digest, ..zone });
+    (zone, file.take_faults())
+}
+
+/// 64-bit FNV-1a: the same on every machine and in every version, as it is kept in the state directory.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> Option<Zone> {
+    let mut table = Table::root(file, root);
+    let zone = table.take("zone");
+    let zone_at = zone.as_ref().map_or_else(|| At::start(&file.path), Item::at);
+    if zone.is_none() {
+        let fault = Diagnostic::error(At::start(&file.path), "`zone` is missing");
+        file.report_missing(fault.help("say which zone this is: zone = \"stream.example\""));
+    }
+    let apex = zone.and_then(|item| apex(&item));
+    let ns = ns(&mut table);
+    let contact = table
+        .take("contact")
+        .and_then(|item| names::mailbox(item.string()?).map_err(|flaw| item.report(flaw.at(item.at()))).ok());
+    let ttl = table.take("ttl").and_then(|item| stream::ttl(&item)).unwrap_or(stream::DEFAULT_TTL);
+    let soa = table.take("soa");
+    let check =
+        table.take("check").and_then(|item| Some((item.key_at(), CheckSpec::read(item.table()?, belongs_above))));
+    let regions = table.take("region").and_then(|item| item.table());
+    let regions = regions.map(|table| region::read_all(table, &belongs_above)).unwrap_or_default();
+    if let Some(extra) = regions.get(MAX_REGIONS) {
+        let what = format!("{} regions, more than {MAX_REGIONS}", regions.len());
+        file.report(
+            Diagnostic::error(extra.at.clone(), what).rule(format!("a zone has at most {MAX_REGIONS} regions")),
+        );
+    }
+    let streams = table.take("stream").and_then(|item| item.table());
+    let records = table.take("records").and_then(|item| item.table());
+
+    // Without a usable apex the rest is read all the same, as if the zone were the root: its own faults count.
+    let origin = apex.clone().unwrap_or_else(Name::root);
+    let soa = read_soa(soa, contact, &origin);
+    let own = regions.len();
+    let mut all = regions;
+    all.extend(
+        shared.regions.iter().filter(|s| region::position(&all[..own], &s.name).is_none()).cloned().collect::<Vec<_>>(),
+    );
+    let context = stream::Context { apex: &origin, regions: &all, ttl, mend: &belongs_above };
+    let streams = match streams {
+        Some(table) if !table.is_empty() => stream::read_all(table, &context),
+        // Regions of the node alone do not turn a plain static zone into a steered one.
+        _ if own > 0 => {
+            let own_only = stream::Context { regions: &all[..own], ..context };
+            vec![stream::apex(&own_only, zone_at)]
+        }
+        _ => Vec::new(),
+    };
+    let records = records.map(|table| records::read_all(table, &origin)).unwrap_or_default();
+    table.done();
+
+    if file.is_broken() {
+        return None;
+    }
+    let apex = apex?;
+    rules::check(&rules::Names { apex: &apex, ns: &ns, records: &records, streams: &streams }, file);
+    warn_of_mixed_families(file, &all, &streams);
+    require_locations(file, &all, &streams);
+    let used = used(&streams);
+    for spec in all[..own].iter().enumerate().filter(|(i, _)| !used.contains_key(&(*i as u8))).map(|(_, spec)| spec) {
+        file.report(
+            Diagnostic::warning(spec.at.clone(), format!("region {} is used by no stream", spec.name))
+                .rule("it is neither probed nor answered")
+                .help("add it to the `regions` of a stream, or remove it"),
+        );
+    }
+    let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), shared);
+    Some(assemble(file, apex, ns, soa, regions, streams, records, &used))
+}
+
+fn apex(item: &Item<'_>) -> Option<Name> {
+    let apex = names::absolute(item.string()?).map_err(|flaw| item.report(flaw.at(item.at()))).ok()?;
+    if apex.iter().any(|label| label.contains(&b'*')) {
+        item.report(
+            item.fault(format!("`zone` is {apex}, a wildcard"))
+                .help("a wildcard goes into [stream.\"*.x\"] or [records]"),
+        );
+        return None;
+    }
+    Some(apex)
+}
+
+fn ns(table: &mut Table<'_>) -> Vec<Placed<Name>> {
+    let Some(item) = table.take("ns") else {
+        let fault = Diagnostic::error(table.at(), "`ns` is missing").rule("a zone has name servers (RFC 1034 §4.2.1)");
+        table.file.report_missing(fault.help("name this server, and its fellows: ns = [\"ns1.example.net\"]"));
+        return Vec::new();
+    };
+    if item.one_or_more().is_empty() {
+        let fault = item.fault("`ns` is empty").rule("a zone has name servers (RFC 1034 §4.2.1)");
+        item.report(fault.help("name this server, and its fellows: ns = [\"ns1.example.net\"]"));
+    }
+    let mut list: Vec<Placed<Name>> = Vec::new();
+    for (text, element) in item.strings() {
+        match names::absolute(text) {
+            Ok(name) if list.iter().any(|other| other.value == name) => {
+                item.report(element.fault(format!("`ns` has {name} twice")).help("remove one of them"));
+            }
+            Ok(name) => list.push(element.placed(name)),
+            Err(flaw) => item.report(flaw.at(element.at())),
+        }
+    }
+    list
+}
+
+fn read_soa(item: Option<Item<'_>>, contact: Option<Name>, apex: &Name) -> Soa {
+    let mut soa = Soa {
+        // Fails only for an apex too long for a label more, of which `contact` is the mend.
+        contact: contact.unwrap_or_else(|| apex.prepend_label("hostmaster").unwrap_or_else(|_| apex.clone())),
+        serial: None,
+        refresh: 3600,
+        retry: 600,
+        expire: 7 * 86_400,
+        negative: 30,
+    };
+    let Some(mut table) = item.and_then(|item| item.table()) else { return soa };
+    let mut timer = |key: &'static str, low: u32, value: &mut u32| {
+        if let Some(seconds) = table.take(key).and_then(|item| units::seconds(&item, low..=units::MAX_SECONDS)) {
+            *value = seconds;
+        }
+    };
+    timer("refresh", 1, &mut soa.refresh);
+    timer("retry", 1, &mut soa.retry);
+    timer("expire", 1, &mut soa.expire);
+    timer("negative", 0, &mut soa.negative);
+    soa.serial = table.take("serial").and_then(|item| item.integer(0..=u32::MAX.into())).map(|n| n as u32);
+    table.done();
+    soa
+}
+
+/// Which streams use each region, itself or by a rule.
+fn used(streams: &[Stream]) -> BTreeMap<u8, BTreeSet<usize>> {
+    let mut used: BTreeMap<u8, BTreeSet<usize>> = BTreeMap::new();
+    for (i, stream) in streams.iter().enumerate() {
+        let rules = stream.rules.iter().map(|rule| &rule.steering);
+        for region in rules.chain([&stream.steering]).flat_map(|steering| &steering.regions) {
+            used.entry(*region).or_default().insert(i);
+        }
+    }
+    used
+}
+
+fn require_locations(file: &File, regions: &[RegionSpec], streams: &[Stream]) {
+    let mut told = BTreeSet::new();
+    for stream in streams {
+        let steerings = stream.rules.iter().map(|rule| &rule.steering).chain([&stream.steering]);
+        for steering in steerings.filter(|steering| steering.policy == Policy::Nearest) {
+            for region in steering.regions.iter().filter_map(|r| regions.get(usize::from(*r))) {
+                if !region.located && told.insert(region.name.clone()) {
+                    file.report(
+                        Diagnostic::error(region.at.clone(), format!("region {} has no location", region.name))
+                            .rule(format!("policy `nearest` of stream {} measures distances", stream.label))
+                            .help("add near = \"London\", or at = [51.51, -0.13]"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn warn_of_mixed_families(file: &File, regions: &[RegionSpec], streams: &[Stream]) {
+    for (family, name) in [(Family::V4, "A"), (Family::V6, "AAAA")] {
+        let in_use: Vec<&RegionSpec> = used(streams).keys().filter_map(|r| regions.get(usize::from(*r))).collect();
+        let without: Vec<&RegionSpec> =
+            in_use.iter().copied().filter(|r| !r.declares(family) && !r.servers.is_empty()).collect();
+        let Some(first) = without.first().filter(|_| in_use.iter().any(|r| r.declares(family))) else { continue };
+        let names = without.iter().map(|r| &*r.name).collect::<Vec<_>>().join(", ");
+        file.report(
+            Diagnostic::warning(first.at.clone(), format!("some regions have {name} addresses, but not {names}"))
+                .rule(format!("clients that ask for {name} are never sent there"))
+                .help(format!("give each region {name} addresses, or none")),
+        );
+    }
+}
+
+/// The regions in use, by position in `all`, with their checks.
+fn resolve_regions(
+    file: &File,
+    all: &[RegionSpec],
+    used: &BTreeMap<u8, BTreeSet<usize>>,
+    streams: &[Stream],
+    check: Option<&(At, CheckSpec)>,
+    shared: &Shared,
+) -> Vec<Region> {
+    let node = shared.check.clone().unwrap_or_default();
+    let zone = check.map_or_else(|| node.clone(), |(_, spec)| spec.over(&node));
+    zone.verify(file);
+    // Regions that lack a host, by the place of the check that would need it.
+    let mut hostless: BTreeMap<At, Vec<&str>> = BTreeMap::new();
+    let mut any_check = false;
+    let mut regions = Vec::new();
+    for (position, users) in used {
+        let Some(spec) = all.get(usize::from(*position)) else { continue };
+        let merged = spec.check.as_ref().map_or_else(|| zone.clone(), |own| own.over(&zone));
+        merged.verify(file);
+        if let (Some(at), false) = (&spec.check_at, merged.names_kind()) {
+            file.report(
+                Diagnostic::error(at.clone(), format!("the check of region {} is of no kind", spec.name))
+                    .rule("there is no [check] for it to differ from")
+                    .help("add http = \"/healthz\", https = \"/healthz\" or tcp = 1935"),
+            );
+        }
+        any_check |= merged.names_kind();
+        let host = sole_host(users, streams);
+        if let (Some(at), None) = (merged.needs_host(), &host) {
+            hostless.entry(at.clone()).or_default().push(&spec.name);
+        }
+        regions.push(Region {
+            name: spec.name.clone(),
+            location: spec.location,
+            near: spec.near.clone(),
+            servers: spec.servers.clone(),
+            min_up: spec.min_up,
+            check: merged.resolve(host.as_deref().unwrap_or_default()).map(Arc::new),
+        });
+    }
+    for (at, names) in hostless {
+        let (word, names) = (if names.len() == 1 { "region" } else { "regions" }, names.join(", "));
+        let example = streams.iter().find(|s| !s.owner.is_wildcard()).map_or(&streams[0], |s| s);
+        let example = example.owner.to_ascii();
+        file.report(
+            Diagnostic::error(at, format!("the check of {word} {names} needs a `host`"))
+                .rule("only where one stream, and no wildcard, uses a region is its name the host to ask for")
+                .help(format!("add host = \"{}\"", example.trim_start_matches("*.").trim_end_matches('.'))),
+        );
+    }
+    if let Some((at, _)) = check.filter(|_| !any_check) {
+        let fault = Diagnostic::error(at.clone(), "[check] checks nothing");
+        file.report(if zone.names_kind() {
+            fault.rule("no stream uses a region").help("add [region.NAME], or remove [check]")
+        } else {
+            fault.rule("it names no kind of check").help("add http = \"/healthz\", https = \"/healthz\" or tcp = 1935")
+        });
+    }
+    regions
+}
+
+/// The name of the only stream that uses a region, where a server can be asked for it.
+fn sole_host(users: &BTreeSet<usize>, streams: &[Stream]) -> Option<String> {
+    let mut users = users.iter().filter_map(|i| streams.get(*i));
+    let only = users.next().filter(|stream| users.next().is_none() && !stream.owner.is_wildcard())?;
+    names::host(&only.owner.to_ascii()).ok()
+}
+
+/// Regions that nobody uses are left out, so positions move.
+#[expect(clippy::too_many_arguments, reason = "the parts of a zone, each made by another reader")]
+fn assemble(
+    file: &File,
+    apex: Name,
+    ns: Vec<Placed<Name>>,
+    soa: Soa,
+    regions: Vec<Region>,
+    mut streams: Vec<Stream>,
+    records: Vec<PlacedRrset>,
+    used: &BTreeMap<u8, BTreeSet<usize>>,
+) -> Zone {
+    if regions.len() > MAX_REGIONS {
+        let fault = Diagnostic::error(
+            At::start(&file.path),
+            format!("{} regions in use, more than {MAX_REGIONS}", regions.len()),
+        );
+        file.report(fault.rule(format!("a zone has at most {MAX_REGIONS} regions, shared ones counted")));
+    }
+    let moved: HashMap<u8, u8> = used.keys().copied().zip(0..=u8::MAX).collect();
+    for stream in &mut streams {
+        let rules = stream.rules.iter_mut().map(|rule| &mut rule.steering);
+        for region in rules.chain([&mut stream.steering]).flat_map(|steering| &mut steering.regions) {
+            *region = moved.get(region).copied().unwrap_or_default();
+        }
+    }
+    Zone {
+        name: apex,
+        file: file.path.clone(),
+        ns: ns.into_iter().map(|ns| ns.value).collect(),
+        soa,
+        regions,
+        streams,
+        records: records.into_iter().map(|placed| placed.rrset).collect(),
+        modified: 0,
+        digest: 0,
+    }
+}

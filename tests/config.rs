@@ -1,0 +1,91 @@
+//! Zone files: the good ones become settings, the bad ones a transcript of complaints.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use meridian::config::settings::{CheckKind, Policy, Zone};
+use meridian::config::{Shared, load_zones};
+use meridian::geo::{Continent, CountryCode, Match, SubdivisionCode};
+
+/// Reads a file that has to be in order, without even a warning.
+fn good(name: &str) -> Zone {
+    let path = Path::new("tests/config/good").join(name);
+    let mut loaded = load_zones(&[path], &Shared::default());
+    assert!(loaded.diagnostics.is_empty(), "{}", transcript(&loaded.diagnostics));
+    loaded.zones.remove(0)
+}
+
+fn transcript(diagnostics: &[meridian::config::Diagnostic]) -> String {
+    diagnostics.iter().map(|d| format!("{d}\n")).collect()
+}
+
+#[test]
+fn the_shortest_zone_steers_its_apex_over_all_regions() {
+    let zone = good("shortest.toml");
+    assert_eq!(zone.name.to_ascii(), "live.example.com.");
+    assert_eq!(zone.soa.contact.to_ascii(), "hostmaster.live.example.com.");
+    let [stream] = &zone.streams[..] else { panic!("one stream") };
+    assert_eq!(stream.owner, zone.name);
+    assert_eq!(
+        (stream.ttl, &stream.steering.regions[..], &stream.steering.policy),
+        (20, &[0, 1, 2][..], &Policy::Nearest)
+    );
+    let check = zone.regions[0].check.as_ref().expect("a check");
+    let CheckKind::Https { http, ca: None } = &check.kind else { panic!("https without a private CA") };
+    assert_eq!((http.path.as_str(), http.host.as_str(), check.port), ("/healthz", "live.example.com", 443));
+    assert_eq!((check.every, check.timeout), (Duration::from_millis(500), Duration::from_millis(250)));
+    assert_eq!((check.fall, check.rise), (3, 10));
+}
+
+#[test]
+fn the_full_zone_means_what_it_says() {
+    let zone = good("full.toml");
+    assert_eq!(zone.regions.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["eu-west", "us-east"]);
+    let [london, ashburn] = &zone.regions[..] else { panic!("two regions") };
+    assert_eq!(london.servers.len(), 4, "each address of the short form is a server");
+    assert_eq!((london.min_up, london.near.as_deref()), (Some(1), Some("London")));
+    let check = london.check.as_ref().expect("a check");
+    assert_eq!((check.every, check.timeout), (Duration::from_millis(250), Duration::from_millis(100)));
+    let CheckKind::Https { http, ca: Some(ca) } = &check.kind else { panic!("the inherited kind") };
+    assert_eq!((http.status.as_slice(), http.contains.as_deref()), (&[200][..], Some("ok")));
+    assert_eq!(ca.certificates.len(), 1);
+
+    let [server] = &ashburn.servers[..] else { panic!("one server") };
+    assert_eq!(server.a, Some(Ipv4Addr::new(198, 51, 100, 11)));
+    assert_eq!(server.aaaa, Some("2001:db8:2::11".parse::<Ipv6Addr>().unwrap()));
+    assert_eq!((server.weight.get(), server.probe), (2, Some("127.0.0.11:8081".parse().unwrap())));
+
+    let [live] = &zone.streams[..] else { panic!("one stream") };
+    assert_eq!(live.owner.to_ascii(), "live.stream.example.");
+    assert_eq!((live.ttl, live.steering.answers, &live.steering.bias[..]), (10, 2, &[-10, 0][..]));
+    assert_eq!(live.fallback.as_ref().map(ToString::to_string).as_deref(), Some("live.backup.example.net."));
+    let [isles, others] = &live.rules[..] else { panic!("two rules") };
+    assert_eq!((&isles.steering.policy, isles.steering.answers), (&Policy::Priority, 2));
+    assert_eq!((&others.steering.policy, &others.steering.regions[..]), (&Policy::Nearest, &[1][..]));
+    let from: Vec<&Match> = others.from.iter().map(|(from, _)| from).collect();
+    let expected = [
+        &Match::Asn(64500),
+        &Match::Prefix("203.0.113.0/24".parse().unwrap()),
+        &Match::Subdivision(CountryCode(*b"US"), SubdivisionCode(*b"CA\0")),
+        &Match::Continent(Continent::SouthAmerica),
+    ];
+    assert_eq!(from, expected);
+
+    let line = |r: &meridian::zone::Rrset| format!("{} {} {}", r.owner, r.ttl, u16::from(r.rtype));
+    let rrsets: Vec<String> = zone.records.iter().map(line).collect();
+    let expected = [
+        "stream.example. 300 15",
+        "stream.example. 300 257",
+        "stream.example. 300 16",
+        "ns1.stream.example. 3600 1",
+        "ns2.stream.example. 3600 1",
+        "www.stream.example. 300 5",
+        "child.stream.example. 300 2",
+        "ns1.child.stream.example. 300 1",
+        "x.y.stream.example. 300 65280",
+    ];
+    assert_eq!(rrsets, expected);
+    assert_eq!(&*zone.records[5].rdata[0], b"\x04live\x06stream\x07example\0");
+    assert_eq!(&*zone.records[8].rdata[0], [10, 0, 0, 1]);
+}
