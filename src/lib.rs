@@ -26,6 +26,7 @@ pub mod config;
 pub mod demo;
 pub mod geo;
 pub mod health;
+pub mod server;
 pub mod snapshot;
 pub mod steering;
 pub mod zone;

@@ -187,3 +187,30 @@ pub struct Rule {
     pub from: Vec<(Match, At)>,
     pub steering: Steering,
 }
+
+/// What TCP clients may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Connections in all, at least 1. One more closes the one that is idle longest.
+    pub connections: usize,
+    /// Connections of one source, an IPv4 address or an IPv6 /64; at least 1. One more is refused.
+    pub per_source: usize,
+    /// How long a connection may stay without a query (RFC 7766 §6.2.3).
+    pub idle: Duration,
+    /// How long a message may take from its first byte to its last, and a peer to take the answers.
+    pub read: Duration,
+    /// Queries of one connection answered in a row before other connections get their turn; at least 1.
+    pub pipeline: usize,
+}
+
+impl Default for TcpLimits {
+    fn default() -> TcpLimits {
+        TcpLimits {
+            connections: 10_000,
+            per_source: 100,
+            idle: Duration::from_secs(10),
+            read: Duration::from_secs(3),
+            pipeline: 128,
+        }
+    }
+}

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use crate::config::settings::{Family, Server, Stream, Zone};
 use crate::geo::Database;
 use crate::health::{Target, Verdict};
+use crate::server::counters::Counters;
 use crate::steering::pick::Mask;
 
 use fleet::{Fleet, FleetState};
@@ -58,6 +59,7 @@ struct Compiled {
     ids: HashMap<Target, TargetId>,
     /// By target: the (zone, region) pairs that it is part of.
     used_by: Vec<Vec<(u32, u8)>>,
+    counters: Arc<Counters>,
 }
 
 /// A steered name, compiled.
@@ -112,7 +114,8 @@ impl Snapshot {
         let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
         let names = Names::new(&zones, &stream_base);
         let Targets { list, ids, used_by } = targets;
-        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, ids, used_by };
+        let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
+        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, ids, used_by, counters };
         let generation = previous.map_or(1, |previous| previous.generation + 1);
         Snapshot { generation, compiled: Arc::new(compiled), verdicts, fleets: states }
     }
@@ -176,6 +179,12 @@ impl Snapshot {
 
     pub fn geography(&self) -> &Geography {
         &self.compiled.geography
+    }
+
+    /// Where answers from this snapshot are counted: one set of counters a compilation, so that snapshots that differ
+    /// in verdicts only count together.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.compiled.counters
     }
 }
 

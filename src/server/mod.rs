@@ -1,0 +1,209 @@
+//! Sockets: bytes come in, [`respond`](crate::answer::respond) answers, bytes go out. No policy lives here.
+//!
+//! ```text
+//! bind ──► Sockets ──► serve ──► udp   a thread a worker, batches by mmsg
+//!                                tcp   tasks on the tokio runtime; connections counts and limits them
+//! ```
+//!
+//! Sockets are bound before anything else is done, so that a port in use is known at once. What arrives before
+//! [`Sockets::serve`] waits in the kernel's buffers.
+
+pub mod connections;
+pub mod counters;
+// recvmmsg and sendmmsg have no safe wrapper that keeps the local address; see the module.
+#[allow(unsafe_code)]
+mod mmsg;
+mod tcp;
+mod udp;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use self::connections::Connections;
+use self::counters::Counters;
+use crate::answer::{self, Client, Outcome};
+use crate::config::settings::TcpLimits;
+use crate::snapshot::Snapshot;
+
+/// All that transports need of a snapshot.
+pub trait Answers: Send + Sync + 'static {
+    /// As [`answer::respond`], with its demands on `out`.
+    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome;
+
+    /// The counters that positions in an [`Outcome`] of this snapshot refer to.
+    fn counters(&self) -> &Counters;
+}
+
+impl Answers for Snapshot {
+    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+        answer::respond(self, query, client, out)
+    }
+
+    fn counters(&self) -> &Counters {
+        Snapshot::counters(self)
+    }
+}
+
+/// An address that can't be served.
+#[derive(Debug)]
+pub struct BindError {
+    pub address: SocketAddr,
+    /// `UDP` or `TCP`.
+    pub protocol: &'static str,
+    pub cause: io::Error,
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BindError { address, protocol, cause } = self;
+        write!(f, "cannot listen on {address} ({protocol}): {cause}")?;
+        let (ip, port) = (address.ip(), address.port());
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                let list = if *protocol == "UDP" { "ulnp" } else { "tlnp" };
+                write!(f, "\n  a program uses the port already, on this address or on all addresses")?;
+                write!(f, "\n  help: find it with `ss -{list} 'sport = :{port}'` and stop it, or listen elsewhere")
+            }
+            io::ErrorKind::PermissionDenied if port < 1024 => {
+                write!(f, "\n  ports below 1024 need the capability CAP_NET_BIND_SERVICE")?;
+                write!(f, "\n  help: `setcap cap_net_bind_service=+ep` on the program, ")?;
+                write!(f, "`AmbientCapabilities=CAP_NET_BIND_SERVICE` in its systemd unit, or a port from 1024 up")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "\n  no network interface of this machine has the address {ip}")?;
+                write!(f, "\n  help: `ip address` lists those it has; 0.0.0.0 and [::] stand for all of them")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bound sockets that nobody reads yet.
+pub struct Sockets {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<std::net::TcpListener>,
+}
+
+/// How often another port is tried when the one given for port 0 is free for UDP and not for TCP.
+const PORT_TRIES: usize = 16;
+
+/// Binds UDP and TCP on every address, `workers` UDP sockets (at least 1) each. With port 0 both get one free port.
+/// Does not block.
+pub fn bind(listen: &[SocketAddr], workers: usize) -> Result<Sockets, BindError> {
+    let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new() };
+    for &address in listen {
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        let (udp, tcp) = loop {
+            tries -= 1;
+            match bind_both(address, workers.max(1)) {
+                Err(error) if tries > 0 && error.cause.kind() == io::ErrorKind::AddrInUse => {}
+                result => break result?,
+            }
+        };
+        sockets.udp.extend(udp);
+        sockets.tcp.push(tcp);
+    }
+    Ok(sockets)
+}
+
+fn bind_both(address: SocketAddr, workers: usize) -> Result<(Vec<UdpSocket>, std::net::TcpListener), BindError> {
+    let udp = udp::bind(address, workers).map_err(|cause| BindError { address, protocol: "UDP", cause })?;
+    let tcp = udp[0].local_addr().and_then(tcp::bind).map_err(|cause| BindError { address, protocol: "TCP", cause })?;
+    Ok((udp, tcp))
+}
+
+impl Sockets {
+    /// UDP workers in all: each address has its own.
+    pub fn workers(&self) -> usize {
+        self.udp.len()
+    }
+
+    /// Where we listen, in the order given to [`bind`], with the ports that stand for port 0.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Begins to answer from whatever snapshot is published at the time of each query, until `shutdown`.
+    ///
+    /// Must be called within a tokio runtime, on which TCP is served; UDP workers are threads of their own. Fails
+    /// when a thread or a reactor registration can't be had; whatever had begun stops then.
+    pub fn serve<S: Answers>(
+        self,
+        published: Arc<ArcSwap<S>>,
+        limits: TcpLimits,
+        shutdown: CancellationToken,
+    ) -> io::Result<Running> {
+        let connections = Arc::new(Connections::new(limits, &shutdown));
+        let listeners = self.tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+        let mut running =
+            Running { stop: Stop(Arc::default()), workers: Vec::new(), connections: connections.clone(), shutdown };
+        for (i, socket) in self.udp.into_iter().enumerate() {
+            let (published, stop) = (published.clone(), running.stop.0.clone());
+            let work = move || udp::run(&socket, i, published, &stop);
+            running.workers.push(std::thread::Builder::new().name(format!("udp-{i}")).spawn(work)?);
+        }
+        for listener in listeners {
+            connections.spawn(tcp::accept(listener, published.clone(), connections.clone()));
+        }
+        Ok(running)
+    }
+}
+
+/// Stops the UDP workers when it goes, however that comes about.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Servers at work. Dropping it stops UDP without waiting for it.
+pub struct Running {
+    stop: Stop,
+    workers: Vec<JoinHandle<()>>,
+    connections: Arc<Connections>,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    /// TCP connections, for metrics.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Waits for `shutdown`, and then until all have stopped: no connection is accepted any more, queries that were
+    /// received are answered, idle connections close at once and busy ones when their message is answered, at the
+    /// latest after [`connections::DRAIN`].
+    pub async fn stopped(self) {
+        self.shutdown.cancelled().await;
+        drop(self.stop);
+        self.connections.drained().await;
+        let workers = self.workers;
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                if worker.join().is_err() {
+                    tracing::error!("a UDP worker had died");
+                }
+            }
+        });
+        // Fails only when the runtime itself is going down.
+        let _ = joined.await;
+    }
+}
