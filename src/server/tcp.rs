@@ -35,6 +35,8 @@ const WRITE: usize = 16 << 10;
 /// Rest after an accept that failed for want of descriptors or memory, and the idle connections closed before it.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 const ACCEPT_ROOM: usize = 32;
+/// Such a shortage comes and goes many times a second; it is told so often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// A listening socket that nobody accepts from yet.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -58,7 +60,7 @@ pub(super) async fn accept<S: Answers>(
     published: Arc<ArcSwap<S>>,
     connections: Arc<Connections>,
 ) {
-    let mut failures = 0_u64;
+    let (mut failures, mut said) = (0_u64, None::<Instant>);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -67,10 +69,6 @@ pub(super) async fn accept<S: Answers>(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if failures > 0 {
-                    tracing::info!(failures, "accepting TCP connections again");
-                    failures = 0;
-                }
                 // A refused stream is closed by dropping it.
                 if let Some(permit) = connections.admit(peer.ip()) {
                     connections.spawn(converse(stream, peer, published.clone(), permit));
@@ -79,11 +77,12 @@ pub(super) async fn accept<S: Answers>(
             Err(error) if concerns_one_peer(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory. The connection still waits in the kernel and accept would fail again
-                // at once: let an idle one go and rest.
-                if failures == 0 {
-                    tracing::warn!(%error, "cannot accept TCP connections; closing idle ones and trying on");
-                }
+                // at once: let idle ones go and rest.
                 failures += 1;
+                if said.is_none_or(|said| said.elapsed() >= COMPLAIN_EVERY) {
+                    tracing::warn!(%error, failures, "cannot accept TCP connections; closing idle ones and trying on");
+                    said = Some(Instant::now());
+                }
                 for _ in 0..ACCEPT_ROOM {
                     connections.evict();
                 }

@@ -1,5 +1,6 @@
 //! The transports, with a toy in the snapshot's place whose answers tests can foresee.
 
+mod descriptors;
 mod tcp;
 mod udp;
 

@@ -73,7 +73,7 @@ async fn queries_that_waited_before_serve_are_all_answered_and_counted() {
         assert_eq!(receive(&client).0, answer(&query(id, b"q")), "each once, in the order sent");
     }
     assert!(nothing_comes(&client));
-    assert_eq!(answered(&server.stop().await, "udp"), n.into());
+    assert_eq!(answered(&server.stop().await, "udp"), u64::from(n));
 }
 
 #[tokio::test]
