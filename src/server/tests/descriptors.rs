@@ -36,9 +36,12 @@ fn start() -> (Child, SocketAddr) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let lines = output.by_ref().lines().map(Result::unwrap);
     let address = lines.filter_map(|line| Some(line.strip_prefix("at ")?.parse().unwrap())).next();
     let address = address.expect("the child tells its address");
+    // Kept open, since the child's test harness has more to say.
+    child.stdout = Some(output.into_inner());
     (child, address)
 }
 
