@@ -22,6 +22,7 @@
 #![deny(unsafe_code)]
 
 pub mod answer;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod geo;

@@ -89,3 +89,27 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(&*zone.records[5].rdata[0], b"\x04live\x06stream\x07example\0");
     assert_eq!(&*zone.records[8].rdata[0], [10, 0, 0, 1]);
 }
+
+/// Every file and directory in `tests/config/bad` has its complaints beside it, in a file of the same name that ends in
+/// `.txt`. `BLESS=1 cargo test` writes them anew.
+#[test]
+fn every_bad_file_gets_exactly_its_complaints() {
+    let mut cases: Vec<_> = std::fs::read_dir("tests/config/bad").unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.is_dir() || path.extension().is_some_and(|e| e == "toml"));
+    cases.sort();
+    assert!(!cases.is_empty());
+    let mut wrong = String::new();
+    for case in cases {
+        let loaded = load_zones(std::slice::from_ref(&case), &Shared::default());
+        let got = transcript(&loaded.diagnostics);
+        let beside = case.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&beside, &got).unwrap();
+        }
+        let expected = std::fs::read_to_string(&beside).unwrap_or_default();
+        if got.is_empty() || got != expected {
+            wrong += &format!("--- {}\n{got}", beside.display());
+        }
+    }
+    assert!(wrong.is_empty(), "not as expected:\n{wrong}");
+}

@@ -223,7 +223,7 @@ fn host(item: &Item<'_>) -> Option<Placed<String>> {
     match names::host(item.string()?) {
         Ok(host) => Some(item.placed(host)),
         Err(flaw) => {
-            item.report(flaw.at(item.at()));
+            item.report_flaw(flaw);
             None
         }
     }

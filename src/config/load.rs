@@ -23,6 +23,8 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 pub struct Loaded {
     /// The zones without an error, in the order of their files. To be used only when no diagnostic is an error.
     pub zones: Vec<Zone>,
+    /// Zone files found, in order or not.
+    pub files: usize,
     /// By file, then by place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -49,6 +51,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     }
     let mut seen = BTreeSet::new();
     for file in files.into_iter().filter(|file| seen.insert(file.clone())) {
+        loaded.files += 1;
         let (zone, faults) = match read(&file) {
             Ok((text, modified)) => zone_file::read(&file, text, modified, shared),
             Err(fault) => (None, vec![*fault]),

@@ -10,13 +10,13 @@
 
 pub mod diagnostic;
 pub mod load;
+pub mod node;
 pub mod settings;
 
 mod check;
 mod city_shim;
 mod from;
 mod names;
-mod rdata_shim;
 mod records;
 mod region;
 mod rules;
@@ -28,4 +28,5 @@ mod zone_file;
 
 pub use diagnostic::{At, Diagnostic, Severity};
 pub use load::{Loaded, geo_warnings, load_zones};
+pub use node::load_node;
 pub use zone_file::Shared;

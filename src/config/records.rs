@@ -7,17 +7,11 @@ use hickory_proto::rr::{Name, RecordType};
 
 use super::diagnostic::{At, Diagnostic};
 use super::tree::{Item, Table, nearest, quoted_key};
-use super::{names, rdata_shim as rdata, units};
-use crate::zone::Rrset;
+use super::{names, units};
+use crate::zone::{Rrset, rdata};
 
 /// TTL of static records where none is written, seconds.
 const DEFAULT_TTL: u32 = 300;
-
-/// Types offered for a mistyped one.
-const COMMON_TYPES: [&str; 19] = [
-    "A", "AAAA", "CAA", "CNAME", "DNAME", "DS", "HTTPS", "LOC", "MX", "NAPTR", "NS", "PTR", "RP", "SRV", "SSHFP",
-    "SVCB", "TLSA", "TXT", "URI",
-];
 
 /// An RRset and the place of its type.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +28,7 @@ pub fn read_all(table: Table<'_>, apex: &Name) -> Vec<PlacedRrset> {
         let owner = match names::relative(key, apex) {
             Ok(owner) => owner,
             Err(flaw) => {
-                item.report(flaw.at(item.key_at()));
+                item.report_key_flaw(flaw);
                 continue;
             }
         };
@@ -74,11 +68,16 @@ fn read_owner(key: &str, owner: &Name, mut table: Table<'_>, apex: &Name, rrsets
         any = true;
         let Some(rtype) = record_type(key, word, &item) else { continue };
         if let Some(line) = types.insert(rtype, item.key_at().line) {
-            let fault = item.key_fault(format!("{key} has {rtype} records twice"));
+            let fault = item.key_fault(format!("{key} has {} records twice", rdata::mnemonic(rtype)));
             item.report(fault.help(format!("`{word}` is another word for it; move them to line {line}")));
             continue;
         }
-        if !allowed(key, rtype, owner == apex, &item) {
+        if rtype == RecordType::NS && owner == apex {
+            item.report(
+                item.key_fault(format!("{key} has NS records"))
+                    .rule("the NS records of the apex are made by the server")
+                    .help("name the servers in `ns`, at the top of the file"),
+            );
             continue;
         }
         let rdata = values(key, rtype, &item, apex);
@@ -112,7 +111,7 @@ fn record_type(key: &str, word: &str, item: &Item<'_>) -> Option<RecordType> {
     item.report(if rdata::record_type(&upper).is_some() {
         fault.rule("types are upper case").help(format!("write {upper}"))
     } else {
-        match nearest(&upper, COMMON_TYPES) {
+        match nearest(&upper, rdata::mnemonics()) {
             Some(near) => fault.help(format!("did you mean {near}?")),
             None => fault.help("any type can be written by its number, as in TYPE65280 (RFC 3597 §5)"),
         }
@@ -120,39 +119,15 @@ fn record_type(key: &str, word: &str, item: &Item<'_>) -> Option<RecordType> {
     None
 }
 
-fn allowed(key: &str, rtype: RecordType, at_apex: bool, item: &Item<'_>) -> bool {
-    let fault = item.key_fault(format!("{key} has {rtype} records"));
-    let number = u16::from(rtype);
-    item.report(match rtype {
-        RecordType::SOA => fault
-            .rule("the SOA is made by the server")
-            .help("set contact, and soa = { refresh = …, serial = … }, at the top of the file"),
-        RecordType::NS if at_apex => fault
-            .rule("the NS records of the apex are made by the server")
-            .help("name the servers in `ns`, at the top of the file"),
-        RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3 | RecordType::NSEC3PARAM | RecordType::DNSKEY => fault
-            .rule("records of signing are made by what signs the zone, which this server does not do")
-            .help("remove them"),
-        // RFC 6895 §3.1: OPT, and the block of QTYPEs and meta-TYPEs.
-        _ if number == 0 || number == 41 || (128..=255).contains(&number) || number == u16::MAX => {
-            fault.rule("it is a type of queries and messages, not of data (RFC 6895 §3.1)").help("remove them")
-        }
-        _ => return true,
-    });
-    false
-}
-
 fn values(key: &str, rtype: RecordType, item: &Item<'_>, apex: &Name) -> Vec<Box<[u8]>> {
     let mut seen = HashSet::new();
+    let word = rdata::mnemonic(rtype);
     let mut rdata: Vec<Box<[u8]>> = Vec::new();
     for (text, element) in item.strings() {
         let bytes = match rdata::parse(rtype, text, apex) {
             Ok(bytes) => bytes,
             Err(fault) => {
-                let at = fault.offset.map_or_else(|| element.at(), |offset| element.inside(offset));
-                let mut report = Diagnostic::error(at, format!("{key} {rtype}: {}", fault.what));
-                (report.rule, report.help) = (fault.rule, fault.help);
-                item.report(report);
+                element.report_flaw(fault);
                 continue;
             }
         };
@@ -161,14 +136,14 @@ fn values(key: &str, rtype: RecordType, item: &Item<'_>, apex: &Name) -> Vec<Box
         } else {
             item.report(
                 element
-                    .fault(format!("{key} has the same {rtype} record twice"))
+                    .fault(format!("{key} has the same {word} record twice"))
                     .rule("an RRset holds no duplicates (RFC 2181 §5)")
                     .help("remove one of them"),
             );
         }
     }
     if item.one_or_more().is_empty() {
-        let fault = item.fault(format!("{key} {rtype} is empty"));
+        let fault = item.fault(format!("{key} {word} is empty"));
         item.report(fault.help("give at least one record, or remove the key"));
     }
     if let Some(name) = [RecordType::CNAME, RecordType::DNAME].iter().find(|t| **t == rtype && rdata.len() > 1) {
@@ -184,7 +159,7 @@ fn values(key: &str, rtype: RecordType, item: &Item<'_>, apex: &Name) -> Vec<Box
     let size = 12 + 255 + 4 + 11 + 24 + rdata.iter().map(|r| 12 + r.len()).sum::<usize>();
     if size > usize::from(u16::MAX) {
         item.report(
-            item.key_fault(format!("{key} has {rtype} records of {size} bytes, which no answer can hold"))
+            item.key_fault(format!("{key} has {word} records of {size} bytes, which no answer can hold"))
                 .rule("a message has at most 65535 bytes (RFC 1035 §4.2.2)"),
         );
     }

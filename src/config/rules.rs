@@ -325,7 +325,7 @@ fn ancestors(name: &Name, apex: &Name) -> Vec<Name> {
 
 /// `an A`, `a CNAME`: most mnemonics are spelt, the others are said as a word.
 fn article(rtype: RecordType) -> String {
-    let name = rtype.to_string();
+    let name = crate::zone::rdata::mnemonic(rtype);
     let said = ["LOC", "HIP", "LP", "NAPTR", "RP", "NINFO", "NULL", "SINK", "NSAP"].contains(&name.as_str());
     let spelt_with_vowel = name.starts_with(['A', 'E', 'F', 'H', 'I', 'L', 'M', 'N', 'O', 'R', 'S', 'X']);
     format!("{} {name}", if spelt_with_vowel && !said { "an" } else { "a" })

@@ -214,3 +214,48 @@ impl Default for TcpLimits {
         }
     }
 }
+
+/// A node's own settings: `meridian.toml` and the flags over it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// UDP and TCP, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// A zone file, or a directory of them.
+    pub zones: PathBuf,
+    /// Location databases and directories of them, the first that knows an attribute gives it. `None` where nothing was
+    /// written: `geoip/` if it is there, the bundled database otherwise.
+    pub geoip: Option<Vec<PathBuf>>,
+    /// Threads that answer UDP. `None`: one a core.
+    pub workers: Option<NonZeroU16>,
+    /// Where serials are kept over a restart.
+    pub state: PathBuf,
+    /// HTTP API and metrics.
+    pub admin: SocketAddr,
+    pub tcp: TcpLimits,
+}
+
+/// What was given on the command line; it beats the file. Empty lists mean "not given".
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub listen: Vec<SocketAddr>,
+    pub zones: Option<PathBuf>,
+    pub geoip: Vec<PathBuf>,
+    pub workers: Option<NonZeroU16>,
+    pub state: Option<PathBuf>,
+    pub admin: Option<SocketAddr>,
+}
+
+impl Node {
+    /// These settings where `flags` say nothing.
+    pub fn with(self, flags: Overrides) -> Node {
+        Node {
+            listen: if flags.listen.is_empty() { self.listen } else { flags.listen },
+            zones: flags.zones.unwrap_or(self.zones),
+            geoip: if flags.geoip.is_empty() { self.geoip } else { Some(flags.geoip) },
+            workers: flags.workers.or(self.workers),
+            state: flags.state.unwrap_or(self.state),
+            admin: flags.admin.unwrap_or(self.admin),
+            tcp: self.tcp,
+        }
+    }
+}

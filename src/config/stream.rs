@@ -95,7 +95,7 @@ fn read(label: &str, item: &Item<'_>, context: &Context<'_>) -> Option<Stream> {
 }
 
 fn owner(label: &str, item: &Item<'_>, apex: &Name) -> Option<Name> {
-    let owner = names::relative(label, apex).map_err(|flaw| item.report(flaw.at(item.key_at()))).ok()?;
+    let owner = names::relative(label, apex).map_err(|flaw| item.report_key_flaw(flaw)).ok()?;
     if !apex.zone_of(&owner) {
         item.report(
             item.key_fault(format!("stream {} is outside the zone {apex}", quoted_key(label)))
@@ -123,7 +123,7 @@ pub fn ttl(item: &Item<'_>) -> Option<u32> {
 }
 
 fn fallback(item: &Item<'_>, owner: Option<&Name>, apex: &Name) -> Option<Name> {
-    let target = names::absolute(item.string()?).map_err(|flaw| item.report(flaw.at(item.at()))).ok()?;
+    let target = names::absolute(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok()?;
     if owner == Some(apex) {
         item.report(
             item.key_fault(format!("`{}` at the apex", item.path))

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{At, Diagnostic};
+use crate::zone::Fault;
 
 /// A value of a file and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,6 +217,22 @@ impl<'t> Item<'t> {
 
     pub fn report(&self, fault: Diagnostic) {
         self.file.report(fault);
+    }
+
+    /// Reports what is wrong with the text of a string, at its place in it.
+    pub fn report_flaw(&self, flaw: Fault) {
+        let at = flaw.offset.map_or_else(|| self.at(), |offset| self.inside(offset));
+        self.report_flaw_at(at, flaw);
+    }
+
+    /// Reports what is wrong with the key as a name.
+    pub fn report_key_flaw(&self, flaw: Fault) {
+        self.report_flaw_at(self.key_at(), flaw);
+    }
+
+    fn report_flaw_at(&self, at: At, flaw: Fault) {
+        let what = format!("`{}`: {}", self.path, flaw.what);
+        self.report(Diagnostic { rule: flaw.rule, help: flaw.help, ..Diagnostic::error(at, what) });
     }
 
     pub fn placed<T>(&self, value: T) -> Placed<T> {

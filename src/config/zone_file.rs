@@ -58,7 +58,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> Option<Zone> {
     let ns = ns(&mut table);
     let contact = table
         .take("contact")
-        .and_then(|item| names::mailbox(item.string()?).map_err(|flaw| item.report(flaw.at(item.at()))).ok());
+        .and_then(|item| names::mailbox(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok());
     let ttl = table.take("ttl").and_then(|item| stream::ttl(&item)).unwrap_or(stream::DEFAULT_TTL);
     let soa = table.take("soa");
     let check =
@@ -115,7 +115,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> Option<Zone> {
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
-    let apex = names::absolute(item.string()?).map_err(|flaw| item.report(flaw.at(item.at()))).ok()?;
+    let apex = names::absolute(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok()?;
     if apex.iter().any(|label| label.contains(&b'*')) {
         item.report(
             item.fault(format!("`zone` is {apex}, a wildcard"))
@@ -143,7 +143,7 @@ fn ns(table: &mut Table<'_>) -> Vec<Placed<Name>> {
                 item.report(element.fault(format!("`ns` has {name} twice")).help("remove one of them"));
             }
             Ok(name) => list.push(element.placed(name)),
-            Err(flaw) => item.report(flaw.at(element.at())),
+            Err(flaw) => element.report_flaw(flaw),
         }
     }
     list

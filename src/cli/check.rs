@@ -1,0 +1,53 @@
+//! `meridian check [PATH…]`: every fault of every file in one run.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::config::{Diagnostic, load_node, load_zones};
+
+/// Checks the node's file and the zones of `paths` (files or directories), by default the node's own zones.
+///
+/// `config` is the node's file; without it `meridian.toml`, if that is there. Prints all diagnostics and a line that
+/// counts them, as JSON when asked. The exit code is 1 when there is an error, else 0. Errors are those of `out`.
+pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+    let (node, shared, mut diagnostics) = load_node(config);
+    let own = [node.zones];
+    let loaded = load_zones(if paths.is_empty() { &own } else { paths }, &shared);
+    diagnostics.extend(loaded.diagnostics);
+    // A shared region is judged with every zone that uses it.
+    diagnostics.sort();
+    diagnostics.dedup();
+    let errors = diagnostics.iter().filter(|d| d.is_error()).count();
+    let warnings = diagnostics.len() - errors;
+    if json {
+        let list: Vec<_> = diagnostics.iter().map(as_json).collect();
+        let all = json!({ "zones": loaded.files, "errors": errors, "warnings": warnings, "diagnostics": list });
+        writeln!(out, "{all:#}")?;
+    } else {
+        for diagnostic in &diagnostics {
+            writeln!(out, "{diagnostic}")?;
+        }
+        let (zones, errors, warnings) =
+            (count(loaded.files, "zone"), count(errors, "error"), count(warnings, "warning"));
+        writeln!(out, "{zones}, {errors}, {warnings}")?;
+    }
+    Ok(u8::from(errors > 0))
+}
+
+fn count(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
+fn as_json(diagnostic: &Diagnostic) -> serde_json::Value {
+    json!({
+        "file": diagnostic.at.file.to_string_lossy(),
+        "line": diagnostic.at.line,
+        "column": diagnostic.at.column,
+        "severity": if diagnostic.is_error() { "error" } else { "warning" },
+        "what": diagnostic.what,
+        "rule": diagnostic.rule,
+        "help": diagnostic.help,
+    })
+}
