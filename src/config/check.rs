@@ -32,6 +32,8 @@ const MAX_CA_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckSpec {
     kind: Option<Placed<Kind>>,
+    /// True when a kind stands there, even one that could not be read.
+    names_kind: bool,
     port: Option<Placed<u16>>,
     host: Option<Placed<String>>,
     status: Option<Placed<Vec<u16>>>,
@@ -52,8 +54,10 @@ enum Kind {
 
 impl CheckSpec {
     pub fn read(mut table: Table<'_>, mend: impl Fn(&str, &Item<'_>) -> Option<String>) -> CheckSpec {
+        let (kind, names_kind) = kind(&mut table);
         let spec = CheckSpec {
-            kind: kind(&mut table),
+            kind,
+            names_kind,
             port: table.take("port").and_then(|item| port(&item)),
             host: table.take("host").and_then(|item| host(&item)),
             status: table.take("status").map(|item| status(&item)),
@@ -72,9 +76,10 @@ impl CheckSpec {
 
     /// This check where it says something, `base` where it does not.
     pub fn over(&self, base: &CheckSpec) -> CheckSpec {
-        let kind = if self.kind.is_some() { self } else { base };
+        let kind = if self.names_kind { self } else { base };
         CheckSpec {
             kind: kind.kind.clone(),
+            names_kind: kind.names_kind,
             port: self.port.clone().or_else(|| kind.port.clone()),
             host: self.host.clone().or_else(|| kind.host.clone()),
             status: self.status.clone().or_else(|| kind.status.clone()),
@@ -88,7 +93,7 @@ impl CheckSpec {
     }
 
     pub fn names_kind(&self) -> bool {
-        self.kind.is_some()
+        self.names_kind
     }
 
     /// Where the check says `http` or `https` without a `host`, which then has to follow from the streams.
@@ -175,7 +180,7 @@ impl CheckSpec {
     }
 }
 
-fn kind(table: &mut Table<'_>) -> Option<Placed<Kind>> {
+fn kind(table: &mut Table<'_>) -> (Option<Placed<Kind>>, bool) {
     let http = table.take("http");
     let https = table.take("https");
     let tcp = table.take("tcp");
@@ -189,14 +194,13 @@ fn kind(table: &mut Table<'_>) -> Option<Placed<Kind>> {
                 .help(format!("remove one of them; the other is at line {}", first.key_at().line)),
         );
     }
-    if let Some(item) = http {
-        return Some(Placed { value: Kind::Http { path: path(&item)? }, at: item.key_at() });
-    }
-    if let Some(item) = https {
-        return Some(Placed { value: Kind::Https { path: path(&item)? }, at: item.key_at() });
-    }
-    let item = tcp?;
-    Some(Placed { value: Kind::Tcp { port: port(&item)?.value }, at: item.key_at() })
+    let Some(item) = written.first().copied().cloned() else { return (None, false) };
+    let kind = match (&http, &https) {
+        (Some(http), _) if http.key_at() == item.key_at() => path(&item).map(|path| Kind::Http { path }),
+        (_, Some(https)) if https.key_at() == item.key_at() => path(&item).map(|path| Kind::Https { path }),
+        _ => port(&item).map(|port| Kind::Tcp { port: port.value }),
+    };
+    (kind.map(|value| Placed { value, at: item.key_at() }), true)
 }
 
 /// The target of a request: what hyper will send it has to be able to parse.

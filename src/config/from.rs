@@ -79,6 +79,11 @@ fn block(net: IpNet) -> IpNet {
 }
 
 fn country(text: &str, item: &Item<'_>) -> Result<Match, Diagnostic> {
+    let upper = text.to_ascii_uppercase();
+    if upper != text && upper.strip_prefix("AS").is_some_and(|digits| asn(digits).is_some()) {
+        let fault = item.fault(format!("`{}` has {text:?} in lower case", item.path));
+        return Err(fault.help(format!("write {upper:?}")));
+    }
     let (country, subdivision) = match text.split_once('-') {
         Some((country, subdivision)) => (country, Some(subdivision)),
         None => (text, None),

@@ -11,8 +11,8 @@ use hickory_proto::rr::{Name, RecordType};
 use super::diagnostic::{At, Diagnostic};
 use super::names;
 use super::settings::Zone;
-use super::tree::quoted_key;
-use super::zone_file::{self, Shared};
+use super::tree::{Placed, quoted_key};
+use super::zone_file::{self, Shared, ZoneFile};
 use crate::geo::Match;
 
 /// A larger file is not read: a million records are some 50 MB.
@@ -49,19 +49,20 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
             Err(fault) => loaded.diagnostics.push(*fault),
         }
     }
+    let mut apexes = Vec::new();
     let mut seen = BTreeSet::new();
     for file in files.into_iter().filter(|file| seen.insert(file.clone())) {
         loaded.files += 1;
-        let (zone, faults) = match read(&file) {
+        let found = match read(&file) {
             Ok((text, modified)) => zone_file::read(&file, text, modified, shared),
-            Err(fault) => (None, vec![*fault]),
+            Err(fault) => ZoneFile { faults: vec![*fault], ..ZoneFile::default() },
         };
-        loaded.zones.extend(zone);
-        loaded.diagnostics.extend(faults);
+        loaded.zones.extend(found.zone);
+        loaded.diagnostics.extend(found.faults);
+        apexes.extend(found.apex);
     }
-    let mut between = duplicates(&loaded.zones);
-    between.extend(undelegated(&loaded.zones));
-    loaded.diagnostics.extend(between);
+    loaded.diagnostics.extend(duplicates(&apexes));
+    loaded.diagnostics.extend(undelegated(&loaded.zones));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
     loaded.diagnostics.dedup();
@@ -129,18 +130,18 @@ pub(super) fn read(path: &Path) -> Result<(String, u32), Box<Diagnostic>> {
     Ok((text, modified))
 }
 
-fn duplicates(zones: &[Zone]) -> Vec<Diagnostic> {
-    let mut first: HashMap<&Name, &Zone> = HashMap::new();
+fn duplicates(apexes: &[Placed<Name>]) -> Vec<Diagnostic> {
+    let mut first: HashMap<&Name, &At> = HashMap::new();
     let mut faults = Vec::new();
-    for zone in zones {
-        if let Some(other) = first.get(&zone.name) {
+    for apex in apexes {
+        if let Some(other) = first.get(&apex.value) {
             faults.push(
-                Diagnostic::error(At::start(&zone.file), format!("zone {} is there twice", zone.name))
+                Diagnostic::error(apex.at.clone(), format!("zone {} is there twice", apex.value))
                     .rule("one zone is one file")
                     .help(format!("remove one of them; the other is {}", other.file.display())),
             );
         } else {
-            first.insert(&zone.name, zone);
+            first.insert(&apex.value, &apex.at);
         }
     }
     faults

@@ -7,7 +7,7 @@ use hickory_proto::rr::{Name, RecordType};
 
 use super::diagnostic::{At, Diagnostic};
 use super::tree::{Item, Table, nearest, quoted_key};
-use super::{names, units};
+use super::{names, units, zone_file};
 use crate::zone::{Rrset, rdata};
 
 /// TTL of static records where none is written, seconds.
@@ -53,6 +53,12 @@ pub fn read_all(table: Table<'_>, apex: &Name) -> Vec<PlacedRrset> {
             item.report(fault.help(format!("for a record of the apex write \"@\" = {{ {key} = … }}")));
             continue;
         }
+        if !item.is_table()
+            && let Some(help) = zone_file::belongs_above(key, &item)
+        {
+            item.report(item.key_fault(format!("`{key}` stands where an owner name is expected")).help(help));
+            continue;
+        }
         if let Some(table) = item.table() {
             read_owner(key, &owner, table, apex, &mut rrsets);
         }
@@ -69,7 +75,7 @@ fn read_owner(key: &str, owner: &Name, mut table: Table<'_>, apex: &Name, rrsets
         let Some(rtype) = record_type(key, word, &item) else { continue };
         if let Some(line) = types.insert(rtype, item.key_at().line) {
             let fault = item.key_fault(format!("{key} has {} records twice", rdata::mnemonic(rtype)));
-            item.report(fault.help(format!("`{word}` is another word for it; move them to line {line}")));
+            item.report(fault.help(format!("make one array of them; the other is at line {line}")));
             continue;
         }
         if rtype == RecordType::NS && owner == apex {

@@ -70,7 +70,8 @@ struct Unclosed {
 }
 
 fn unclosed(file: &File, error: &toml::de::Error) -> Option<Unclosed> {
-    let within = ["array", "key-value pairs", "inline table"];
+    let within =
+        ["array elements", "in array", "key-value pairs", "in inline table", "unclosed array", "unclosed inline table"];
     if !within.iter().any(|word| error.message().contains(word)) {
         return None;
     }

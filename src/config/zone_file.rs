@@ -26,19 +26,30 @@ pub struct Shared {
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
 const TOP: [&str; 5] = ["zone", "ns", "contact", "ttl", "soa"];
 
-fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
+pub(super) fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
     TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
 }
 
-/// Reads one zone. `None` when it has an error; all its faults come beside it, in the order of the text.
-pub fn read(path: &Path, text: String, modified: u32, shared: &Shared) -> (Option<Zone>, Vec<Diagnostic>) {
+/// What came of one file.
+#[derive(Debug, Default)]
+pub struct ZoneFile {
+    /// `None` when the file has an error.
+    pub zone: Option<Zone>,
+    /// Which zone it is, even when the rest of the file has faults.
+    pub apex: Option<Placed<Name>>,
+    /// In the order of the text.
+    pub faults: Vec<Diagnostic>,
+}
+
+/// Reads one zone.
+pub fn read(path: &Path, text: String, modified: u32, shared: &Shared) -> ZoneFile {
     let digest = fnv1a(text.as_bytes());
     let file = File::new(path, text);
     let text = syntax::check(&file);
     let (root, _) = DeTable::parse_recoverable(&text);
-    let zone = read_root(&file, root.get_ref(), shared);
+    let (apex, zone) = read_root(&file, root.get_ref(), shared);
     let zone = zone.filter(|_| !file.has_errors()).map(|zone| Zone { modified, digest, ..zone });
-    (zone, file.take_faults())
+    ZoneFile { zone, apex, faults: file.take_faults() }
 }
 
 /// 64-bit FNV-1a: the same on every machine and in every version, as it is kept in the state directory.
@@ -46,7 +57,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> Option<Zone> {
+fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed<Name>>, Option<Zone>) {
     let mut table = Table::root(file, root);
     let zone = table.take("zone");
     let zone_at = zone.as_ref().map_or_else(|| At::start(&file.path), Item::at);
@@ -88,30 +99,31 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> Option<Zone> {
         // Regions of the node alone do not turn a plain static zone into a steered one.
         _ if own > 0 => {
             let own_only = stream::Context { regions: &all[..own], ..context };
-            vec![stream::apex(&own_only, zone_at)]
+            vec![stream::apex(&own_only, zone_at.clone())]
         }
         _ => Vec::new(),
     };
     let records = records.map(|table| records::read_all(table, &origin)).unwrap_or_default();
     table.done();
 
-    if file.is_broken() {
-        return None;
-    }
-    let apex = apex?;
+    let placed = apex.clone().map(|value| Placed { value, at: zone_at });
+    let Some(apex) = apex.filter(|_| !file.is_broken()) else { return (placed, None) };
+    // A faulty stream may be the one that uses a region.
+    let lossy = file.has_errors();
     rules::check(&rules::Names { apex: &apex, ns: &ns, records: &records, streams: &streams }, file);
     warn_of_mixed_families(file, &all, &streams);
     require_locations(file, &all, &streams);
     let used = used(&streams);
-    for spec in all[..own].iter().enumerate().filter(|(i, _)| !used.contains_key(&(*i as u8))).map(|(_, spec)| spec) {
+    let unused = all[..own].iter().enumerate().filter(|(i, _)| !used.contains_key(&(*i as u8)));
+    for (_, spec) in unused.filter(|_| !lossy) {
         file.report(
             Diagnostic::warning(spec.at.clone(), format!("region {} is used by no stream", spec.name))
                 .rule("it is neither probed nor answered")
                 .help("add it to the `regions` of a stream, or remove it"),
         );
     }
-    let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), shared);
-    Some(assemble(file, apex, ns, soa, regions, streams, records, &used))
+    let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), shared, lossy);
+    (placed, Some(assemble(file, apex, ns, soa, regions, streams, records, &used)))
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
@@ -227,6 +239,7 @@ fn resolve_regions(
     streams: &[Stream],
     check: Option<&(At, CheckSpec)>,
     shared: &Shared,
+    lossy: bool,
 ) -> Vec<Region> {
     let node = shared.check.clone().unwrap_or_default();
     let zone = check.map_or_else(|| node.clone(), |(_, spec)| spec.over(&node));
@@ -270,7 +283,8 @@ fn resolve_regions(
                 .help(format!("add host = \"{}\"", example.trim_start_matches("*.").trim_end_matches('.'))),
         );
     }
-    if let Some((at, _)) = check.filter(|_| !any_check) {
+    let excused = any_check || lossy && zone.names_kind();
+    if let Some((at, _)) = check.filter(|_| !excused) {
         let fault = Diagnostic::error(at.clone(), "[check] checks nothing");
         file.report(if zone.names_kind() {
             fault.rule("no stream uses a region").help("add [region.NAME], or remove [check]")
@@ -300,7 +314,7 @@ fn assemble(
     records: Vec<PlacedRrset>,
     used: &BTreeMap<u8, BTreeSet<usize>>,
 ) -> Zone {
-    if regions.len() > MAX_REGIONS {
+    if regions.len() > MAX_REGIONS && !file.has_errors() {
         let fault = Diagnostic::error(
             At::start(&file.path),
             format!("{} regions in use, more than {MAX_REGIONS}", regions.len()),
