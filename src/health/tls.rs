@@ -80,6 +80,7 @@ pub(super) fn cause(error: &io::Error) -> Option<String> {
                 "TLS: certificate is for another name".into()
             }
             CertificateError::UnknownIssuer => "TLS: certificate of an unknown issuer".into(),
+            CertificateError::BadSignature => "TLS: certificate with a wrong signature".into(),
             other => format!("TLS: certificate: {other}"),
         },
         rustls::Error::AlertReceived(alert) => format!("TLS: alert {alert:?}"),

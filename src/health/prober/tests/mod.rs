@@ -1,4 +1,9 @@
-//! Real sockets on loopback: what each kind of server makes of its verdict.
+//! Real sockets on loopback.
+
+mod answers;
+mod faults;
+mod lifecycle;
+mod tls;
 
 use std::time::Duration;
 
@@ -29,6 +34,12 @@ fn http_check(address: SocketAddr, change: impl FnOnce(&mut HttpCheck)) -> Targe
 fn target(address: SocketAddr, kind: CheckKind) -> Target {
     let check = Check { kind, every: ms(100), timeout: ms(80), fall: 3, rise: 2, port: address.port() };
     Target { address, check: Arc::new(check) }
+}
+
+/// Changes the check of a target.
+fn with(mut target: Target, change: impl FnOnce(&mut Check)) -> Target {
+    change(Arc::make_mut(&mut target.check));
+    target
 }
 
 /// An address at which nobody listens.
@@ -85,12 +96,28 @@ impl Watched {
         Watched { prober, events }
     }
 
+    /// Watches one target that must be up at first.
+    async fn up(target: Target) -> Watched {
+        let mut watched = Watched::new(&[target]);
+        assert_eq!(watched.event().await.verdict, Verdict::Up);
+        watched
+    }
+
     async fn event(&mut self) -> Event {
         timeout(PLENTY, self.events.recv()).await.expect("an event in time").expect("the channel is open")
     }
 
     fn stats(&self) -> Arc<TargetStats> {
         self.prober.stats().targets()[0].clone()
+    }
+
+    /// Waits until so many probes have ended so, and fails if a verdict changes meanwhile.
+    async fn quiet_until(&mut self, kind: Kind, count: u64) {
+        let enough = Instant::now() + PLENTY;
+        while self.stats().results(kind) < count {
+            assert!(Instant::now() < enough, "{:?}", self.stats());
+            self.quiet(ms(10)).await;
+        }
     }
 
     async fn quiet(&mut self, time: Duration) {
@@ -108,43 +135,4 @@ async fn first_verdict(target: Target) -> (Verdict, String) {
 
 fn down(cause: &str) -> (Verdict, String) {
     (Verdict::Down, cause.into())
-}
-
-#[tokio::test]
-async fn a_server_that_answers_is_up() {
-    let (verdict, cause) = first_verdict(http(answering(OK).await)).await;
-    assert_eq!(verdict, Verdict::Up);
-    assert!(cause.starts_with("answered in "), "{cause}");
-}
-
-#[tokio::test]
-async fn a_port_where_nobody_listens_is_refused() {
-    assert_eq!(first_verdict(http(nobody().await)).await, down("refused"));
-    assert_eq!(first_verdict(target(nobody().await, CheckKind::Tcp)).await, down("refused"));
-}
-
-#[tokio::test]
-async fn a_tcp_check_is_content_with_a_connection() {
-    let address = server(|stream, _| async move { drop(stream) }).await;
-    assert_eq!(first_verdict(target(address, CheckKind::Tcp)).await.0, Verdict::Up);
-}
-
-#[tokio::test]
-async fn a_server_that_never_answers_is_down_by_silence() {
-    let address = server(|stream, _| async move {
-        sleep(PLENTY).await;
-        drop(stream);
-    })
-    .await;
-    assert_eq!(first_verdict(http(address)).await, down("no answer in 80ms"));
-}
-
-#[tokio::test]
-async fn many_probes_go_over_one_connection() {
-    let mut watched = Watched::new(&[http(answering(OK).await)]);
-    assert_eq!(watched.event().await.verdict, Verdict::Up);
-    while watched.stats().results(Kind::Success) < 10 {
-        watched.quiet(ms(20)).await;
-    }
-    assert_eq!(watched.stats().connects(), 1);
 }
