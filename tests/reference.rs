@@ -1,0 +1,146 @@
+//! Wire answers against two other readings of the same zones: the reference beside this file, and the Catalog of
+//! hickory-server.
+//!
+//! Zones are generated from a handful of labels, so that names collide, enclose each other, go missing in between,
+//! fall under wildcards and zone cuts, and alias each other in chains and loops.
+
+#[path = "reference/generate.rs"]
+mod generate;
+#[path = "reference/mod.rs"]
+mod reference;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use meridian::answer::{Client, Outcome, Transport, UDP_PAYLOAD, respond};
+use meridian::geo::Database;
+use meridian::health::Verdict;
+use meridian::snapshot::{Served, Snapshot};
+use proptest::prelude::*;
+
+use generate::{Question, World};
+use reference::Reference;
+
+const SERIAL: u32 = 2026;
+
+fn compile(world: &World) -> Snapshot {
+    let served = world.zones.iter().map(|zone| Served { zone: Arc::new(zone.clone()), serial: SERIAL }).collect();
+    let verdict = |target: &meridian::health::Target| match world.is_down(target.address) {
+        true => Verdict::Down,
+        false => Verdict::Up,
+    };
+    Snapshot::compile(served, &Arc::new(Database::empty()), verdict, None)
+}
+
+fn query(question: &Question) -> Message {
+    let mut message = Message::new(question.id, MessageType::Query, OpCode::Query);
+    let mut query = Query::query(question.name.clone(), question.rtype);
+    query.set_query_class(question.class);
+    message.add_query(query);
+    if let Some(payload) = question.edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(payload);
+        if let Some((address, source)) = question.subnet {
+            edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new(address, source, 0)));
+        }
+        message.set_edns(edns);
+    }
+    message
+}
+
+fn ask(snapshot: &Snapshot, question: &Question, transport: Transport) -> Message {
+    let wire = query(question).to_vec().unwrap();
+    let client = Client { address: question.client, port: 4096, transport };
+    let mut out = vec![0; if transport == Transport::Udp { UDP_PAYLOAD } else { 65_535 }];
+    match respond(snapshot, &wire, client, &mut out) {
+        Outcome::Answered { length, rcode, .. } => {
+            let answer = Message::from_vec(&out[..length]).expect("answers can be decoded");
+            let high = answer.edns.as_ref().map_or(0, Edns::rcode_high);
+            assert_eq!(u16::from(high) << 4 | u16::from(answer.metadata.response_code.low()), rcode);
+            answer
+        }
+        Outcome::Dropped => panic!("{question:?} was dropped"),
+    }
+}
+
+/// What every answer has, whatever it says.
+fn check_frame(question: &Question, answer: &Message) -> Result<(), TestCaseError> {
+    prop_assert_eq!(answer.metadata.id, question.id);
+    prop_assert_eq!(answer.metadata.message_type, MessageType::Response);
+    prop_assert!(!answer.metadata.recursion_available);
+    prop_assert_eq!(answer.queries.len(), 1);
+    prop_assert!(answer.queries[0].name().eq_case(&question.name), "the case of the question is kept");
+    prop_assert_eq!(answer.queries[0].query_type(), question.rtype);
+    prop_assert_eq!(answer.queries[0].query_class(), question.class);
+    prop_assert_eq!(answer.edns.is_some(), question.edns.is_some(), "OPT if and only if asked");
+    Ok(())
+}
+
+fn subnet_of(answer: &Message) -> Option<ClientSubnet> {
+    match answer.edns.as_ref()?.option(EdnsCode::Subnet)? {
+        EdnsOption::Subnet(subnet) => Some(*subnet),
+        other => panic!("{other:?} is no client subnet"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_are_those_of_the_reference(
+        (world, questions) in generate::world().prop_flat_map(|world| {
+            let questions = prop::collection::vec(generate::question(&world), 1..40);
+            (Just(world), questions)
+        }),
+    ) {
+        let snapshot = compile(&world);
+        let is_down = |address: SocketAddr| world.is_down(address);
+        let reference = Reference::new(world.zones.iter().map(|zone| (zone, SERIAL)), &is_down);
+        for question in &questions {
+            let expected = reference.answer(&question.name, question.rtype, question.class);
+            let answer = ask(&snapshot, question, Transport::Tcp);
+            check_frame(question, &answer)?;
+            if let Some(mismatch) = expected.mismatch(&answer) {
+                return Err(TestCaseError::fail(format!(
+                    "{mismatch} of {} {}\n{}\nexpected {expected:#?}\nanswered {answer}",
+                    question.name, question.rtype, world.as_text(),
+                )));
+            }
+            let subnet = subnet_of(&answer);
+            prop_assert_eq!(subnet.map(|subnet| (subnet.addr(), subnet.source_prefix())), question.subnet);
+            if expected.scope_zero {
+                prop_assert!(subnet.is_none_or(|subnet| subnet.scope_prefix() == 0), "{answer}");
+            }
+
+            // Over UDP the same comes, or a truncated answer that keeps the OPT record (RFC 6891 §7).
+            let over_udp = ask(&snapshot, question, Transport::Udp);
+            check_frame(question, &over_udp)?;
+            prop_assert_eq!(over_udp.metadata.response_code, expected.rcode);
+            if over_udp.metadata.truncation {
+                let limit = question.edns.map_or(512, |payload| usize::from(payload).clamp(512, UDP_PAYLOAD));
+                prop_assert!(answer.to_vec().unwrap().len() > limit, "truncated without need: {answer}");
+            } else {
+                prop_assert_eq!(expected.mismatch(&over_udp), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_can_tell_right_from_wrong() {
+    let zone = generate::zone_of_records("example.", &[("a.example.", RecordType::A, "\u{1}\u{2}\u{3}\u{4}")]);
+    let is_down = |_: SocketAddr| false;
+    let reference = Reference::new([(&zone, SERIAL)], &is_down);
+    let name = |text: &str| Name::from_ascii(text).unwrap();
+    let a = reference.answer(&name("a.example."), RecordType::A, DNSClass::IN);
+    let missing = reference.answer(&name("b.example."), RecordType::A, DNSClass::IN);
+    assert_eq!((a.rcode, missing.rcode), (ResponseCode::NoError, ResponseCode::NXDomain));
+    assert_eq!((a.answer.len(), missing.authority.len()), (1, 1));
+    let mut answer = Message::response(1, OpCode::Query);
+    assert!(a.mismatch(&answer).is_some() && missing.mismatch(&answer).is_some());
+    answer.metadata.authoritative = true;
+    assert_eq!(a.mismatch(&answer).as_deref(), Some("answer"));
+}
