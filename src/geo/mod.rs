@@ -6,8 +6,25 @@
 //!
 //! Knows no DNS. Nothing finer than /24 (IPv4) and /48 (IPv6) is kept in places and atlas.
 
+mod atlas;
+pub mod cities;
+pub mod compact;
+pub mod countries;
+mod database;
+mod embedded;
+mod mmdb;
+mod overrides;
+mod places;
 mod point;
+mod ranges;
+mod schema;
+
+pub use atlas::{Atlas, CellId, Located};
+pub use database::{Database, FileInfo, Found, Origin, Told, expand};
+pub use places::{Place, PlaceId, Places};
 pub use point::Point;
+
+use std::fmt;
 
 use ipnet::IpNet;
 
@@ -15,9 +32,46 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CountryCode(pub [u8; 2]);
 
+impl CountryCode {
+    /// Two letters; whether they are assigned is asked of [`cities::is_country`]. `ZZ` is "unknown", not a country.
+    pub fn parse(code: &str) -> Option<CountryCode> {
+        let [a, b] = code.as_bytes() else { return None };
+        let code = [a.to_ascii_uppercase(), b.to_ascii_uppercase()];
+        (code.iter().all(u8::is_ascii_uppercase) && &code != b"ZZ").then_some(CountryCode(code))
+    }
+
+    pub fn continent(self) -> Option<Continent> {
+        Some(countries::get(self)?.continent)
+    }
+}
+
+impl fmt::Display for CountryCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|&byte| write!(f, "{}", char::from(byte)))
+    }
+}
+
 /// ISO 3166-2 without the country: `CA` of `US-CA`; at most three letters or digits, padded with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubdivisionCode(pub [u8; 3]);
+
+impl SubdivisionCode {
+    /// One to three letters or digits.
+    pub fn parse(code: &str) -> Option<SubdivisionCode> {
+        let mut out = [0; 3];
+        let fits = (1..=3).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        fits.then(|| {
+            out[..code.len()].copy_from_slice(code.to_ascii_uppercase().as_bytes());
+            SubdivisionCode(out)
+        })
+    }
+}
+
+impl fmt::Display for SubdivisionCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().filter(|&&byte| byte != 0).try_for_each(|&byte| write!(f, "{}", char::from(byte)))
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Continent {
@@ -28,6 +82,56 @@ pub enum Continent {
     NorthAmerica,
     Oceania,
     SouthAmerica,
+}
+
+impl Continent {
+    pub const ALL: [Continent; 7] = [
+        Continent::Africa,
+        Continent::Antarctica,
+        Continent::Asia,
+        Continent::Europe,
+        Continent::NorthAmerica,
+        Continent::Oceania,
+        Continent::SouthAmerica,
+    ];
+
+    /// A name (`South America`) or a code of the databases (`SA`), in any case.
+    pub fn parse(word: &str) -> Option<Continent> {
+        Continent::ALL
+            .into_iter()
+            .find(|known| known.name().eq_ignore_ascii_case(word) || known.code().eq_ignore_ascii_case(word))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Continent::Africa => "Africa",
+            Continent::Antarctica => "Antarctica",
+            Continent::Asia => "Asia",
+            Continent::Europe => "Europe",
+            Continent::NorthAmerica => "North America",
+            Continent::Oceania => "Oceania",
+            Continent::SouthAmerica => "South America",
+        }
+    }
+
+    /// As MaxMind and GeoNames write it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Continent::Africa => "AF",
+            Continent::Antarctica => "AN",
+            Continent::Asia => "AS",
+            Continent::Europe => "EU",
+            Continent::NorthAmerica => "NA",
+            Continent::Oceania => "OC",
+            Continent::SouthAmerica => "SA",
+        }
+    }
+}
+
+impl fmt::Display for Continent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// One item of a rule's `from`.
@@ -41,136 +145,14 @@ pub enum Match {
     Prefix(IpNet),
 }
 
-// ---- skeleton: signatures the other rooms build on ----
-
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-
-use crate::config::Diagnostic;
-
-/// The merged location databases and overrides.
-pub struct Database {}
-
-impl Database {
-    /// Reads and verifies `files` (each attribute comes from the first file that knows it) and the overrides.
-    pub fn load(_files: &[PathBuf], _overrides: Option<&Path>) -> Result<Database, Vec<Diagnostic>> {
-        todo!()
-    }
-
-    /// The bundled `geoip/world.mmdb`, compiled into the binary.
-    pub fn bundled() -> Database {
-        todo!()
-    }
-
-    /// Knows nothing: every address is unknown.
-    pub fn empty() -> Database {
-        todo!()
-    }
-
-    /// False when no loaded database could ever make `rule` true (no ASN database for `AS64500`…). Prefixes always can.
-    pub fn knows(&self, _rule: &Match) -> bool {
-        todo!()
-    }
-}
-
-/// Index into [`Places::list`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PlaceId(pub u32);
-
-/// Addresses that steering may tell apart: one location and country of the databases, and one truth of every rule.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// `None`: no database places these addresses.
-    pub location: Option<Point>,
-    pub country: Option<CountryCode>,
-    /// Number of IPv4 /24 and IPv6 /48 blocks that lie here (a /24 weighs as much as a /48).
-    pub weight: u64,
-    /// Bit `i` is the truth of `froms[i]` given to [`Places::build`].
-    pub truth: Box<[u64]>,
-}
-
-impl Place {
-    pub fn matches(&self, from: usize) -> bool {
-        self.truth[from / 64] >> (from % 64) & 1 == 1
-    }
-}
-
-/// Prefix → place, at the databases' own resolution (/24, /48).
-pub struct Places {
-    /// Place 0 is the unknown place where no rule matches: no location, no country.
-    pub list: Vec<Place>,
-}
-
-impl Places {
-    /// `froms`: the distinct `from` sets of all rules; each is true where any of its items is.
-    pub fn build(_database: &Database, _froms: &[Vec<Match>]) -> Places {
-        todo!()
-    }
-
-    pub fn locate(&self, _address: IpAddr) -> PlaceId {
-        todo!()
-    }
-}
-
-/// Places steered alike by every plan. Cell 0 holds place 0 (and perhaps others).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CellId(pub u16);
-
-/// Where a client is, as the answer path needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Located {
-    pub cell: CellId,
-    /// The coarsest block around the address that lies in one cell (RFC 7871 scope prefix-length); never 0.
-    pub scope: u8,
-    /// `scope`, but no coarser than /20 (IPv4), /40 (IPv6), 96 + 20 (IPv4 inside IPv6): the block within which one
-    /// answer is given where answers are spread.
-    pub spread_scope: u8,
-}
-
-/// Prefix → cell and scope, in one or two dependent loads.
-pub struct Atlas {}
-
-impl Atlas {
-    /// `cell_of_place[p]` for every place.
-    pub fn build(_places: &Places, _cell_of_place: &[CellId]) -> Atlas {
-        todo!()
-    }
-
-    /// `address` zero-padded behind `source` bits (32 or 128 for a whole address). IPv4 inside IPv6 (::ffff:0:0/96,
-    /// 64:ff9b::/96, 2002::/16) is found by its IPv4 address when `source` holds it whole enough to be IPv4.
-    pub fn locate(&self, _address: IpAddr, _source: u8) -> Located {
-        todo!()
-    }
-}
-
-/// Built-in cities, for `near`.
-pub mod cities {
-    use super::{CountryCode, Point};
-
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct City {
-        pub name: String,
-        pub country: CountryCode,
-        pub location: Point,
-        pub population: u32,
-    }
-
-    #[derive(Clone, Debug, PartialEq)]
-    pub enum CityError {
-        /// The nearest known names, best first.
-        Unknown { nearest: Vec<String> },
-        /// `City, CC` forms to choose from, most populous first.
-        Ambiguous { choices: Vec<String> },
-    }
-
-    /// `London` or `London, GB`; case and accents do not matter. A bare name is ambiguous when another city of that
-    /// name has more than a tenth of the largest one's population.
-    pub fn find(_near: &str) -> Result<City, CityError> {
-        todo!()
-    }
-
-    /// Whether `code` is an assigned ISO 3166-1 alpha-2 code.
-    pub fn is_country(_code: CountryCode) -> bool {
-        todo!()
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Country(code) => code.fmt(f),
+            Match::Subdivision(country, code) => write!(f, "{country}-{code}"),
+            Match::Continent(continent) => continent.fmt(f),
+            Match::Asn(asn) => write!(f, "AS{asn}"),
+            Match::Prefix(prefix) => prefix.fmt(f),
+        }
     }
 }

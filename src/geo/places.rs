@@ -1,0 +1,237 @@
+//! Prefix → place: addresses that steering may tell apart, built once for a set of databases and rules.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::database::{Database, Record};
+use super::embedded::{Located, family_of};
+use super::ranges::{Ranges, nest};
+use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
+
+/// Index into [`Places::list`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PlaceId(pub u32);
+
+/// Addresses that steering may tell apart: one location (to 0.01 degrees) and country of the databases, and one truth of
+/// every rule.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `None`: no database places these addresses.
+    pub location: Option<Point>,
+    pub country: Option<CountryCode>,
+    /// Number of IPv4 /24 and IPv6 /48 blocks that lie here (a /24 weighs as much as a /48).
+    pub weight: u64,
+    /// Bit `i` is the truth of `froms[i]` given to [`Places::build`].
+    pub truth: Box<[u64]>,
+}
+
+impl Place {
+    pub fn matches(&self, from: usize) -> bool {
+        self.truth[from / 64] >> (from % 64) & 1 == 1
+    }
+}
+
+/// Prefix → place, at the databases' own resolution (/24, /48).
+///
+/// A block of addresses that lie in several places takes the one that most of them lie in; of equal ones the one of the
+/// lowest address.
+pub struct Places {
+    /// Place 0 is the unknown place where no rule matches: no location, no country.
+    pub list: Vec<Place>,
+    /// By the first 24 bits.
+    pub(super) v4: Ranges<u32>,
+    /// By the first 48 bits.
+    pub(super) v6: Ranges<u64>,
+}
+
+/// What makes two addresses differ.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    /// In hundredths of a degree.
+    location: Option<(i16, i16)>,
+    country: Option<CountryCode>,
+    /// Index into the distinct truths.
+    truth: u32,
+}
+
+const UNKNOWN: Key = Key { location: None, country: None, truth: 0 };
+
+const LAST24: u32 = (1 << 24) - 1;
+const LAST48: u64 = (1 << 48) - 1;
+
+impl Places {
+    /// `froms`: the distinct `from` sets of all rules; each is true where any of its items is.
+    pub fn build(database: &Database, froms: &[Vec<Match>]) -> Places {
+        let mut truths = Truths::new(froms.len());
+        let rules = Rules::new(froms, &mut truths);
+        let by_record: Vec<u32> = database.records().iter().map(|record| rules.truth(record, &mut truths)).collect();
+        let mut keys = Interner::default();
+        keys.id(UNKNOWN);
+        // Most addresses lie in no prefix of a rule: their place depends on the record alone.
+        let plain: Vec<u32> =
+            database.records().iter().zip(&by_record).map(|(record, &truth)| keys.id(key(record, truth))).collect();
+        let mut place = |record: u32, prefixes: u32| match prefixes {
+            0 => plain[record as usize],
+            _ => {
+                let truth = truths.or(by_record[record as usize], prefixes);
+                keys.id(key(&database.records()[record as usize], truth))
+            }
+        };
+        let v4: Ranges<u32> = database.v4().overlay(&rules.v4, &mut place).coarsen(8, u32::MAX);
+        let v6: Ranges<u64> = database.v6().overlay(&rules.v6, &mut place).coarsen(16, u64::MAX);
+
+        // Places that lost all their blocks to larger ones are left out.
+        let mut weight = vec![0u64; keys.items.len()];
+        v4.iter(LAST24).for_each(|(first, last, place)| weight[place as usize] += u64::from(last - first) + 1);
+        v6.iter(LAST48).for_each(|(first, last, place)| weight[place as usize] += last - first + 1);
+        let mut list: Vec<Place> = Vec::new();
+        let mut renumbered = vec![0; keys.items.len()];
+        for (i, (key, &weight)) in keys.items.iter().zip(&weight).enumerate() {
+            if i == 0 || weight > 0 {
+                renumbered[i] = list.len() as u32;
+                list.push(Place {
+                    location: key
+                        .location
+                        .and_then(|(lat, lon)| Point::new(f64::from(lat) / 100.0, f64::from(lon) / 100.0)),
+                    country: key.country,
+                    weight,
+                    truth: truths.items[key.truth as usize].clone(),
+                });
+            }
+        }
+        let v4 = v4.map(|place| renumbered[place as usize]);
+        let v6 = v6.map(|place| renumbered[place as usize]);
+        Places { list, v4, v6 }
+    }
+
+    pub fn locate(&self, address: IpAddr) -> PlaceId {
+        PlaceId(match family_of(address) {
+            Located::V4(address, _) => self.v4.get(address >> 8),
+            Located::V6(address) => self.v6.get((address >> 80) as u64),
+        })
+    }
+}
+
+fn key(record: &Record, truth: u32) -> Key {
+    let hundredths = |degrees: f64| (degrees * 100.0).round() as i16;
+    Key {
+        location: record.location().map(|point| (hundredths(point.lat()), hundredths(point.lon()))),
+        country: record.country,
+        truth,
+    }
+}
+
+/// Distinct values, numbered in the order of their first appearance.
+struct Interner<T> {
+    items: Vec<T>,
+    ids: HashMap<T, u32, foldhash::fast::RandomState>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Interner<T> {
+        Interner { items: Vec::new(), ids: HashMap::default() }
+    }
+}
+
+impl<T: Copy + Eq + Hash> Interner<T> {
+    fn id(&mut self, item: T) -> u32 {
+        *self.ids.entry(item).or_insert_with(|| {
+            self.items.push(item);
+            self.items.len() as u32 - 1
+        })
+    }
+}
+
+/// Distinct truths of all `froms`; number 0 is "none is true".
+struct Truths {
+    items: Vec<Box<[u64]>>,
+    ids: HashMap<Box<[u64]>, u32, foldhash::fast::RandomState>,
+}
+
+impl Truths {
+    fn new(froms: usize) -> Truths {
+        let none: Box<[u64]> = vec![0; froms.div_ceil(64)].into();
+        Truths { items: vec![none.clone()], ids: HashMap::from_iter([(none, 0)]) }
+    }
+
+    fn id(&mut self, truth: &[u64]) -> u32 {
+        if let Some(&id) = self.ids.get(truth) {
+            return id;
+        }
+        let id = self.items.len() as u32;
+        self.items.push(truth.into());
+        self.ids.insert(truth.into(), id);
+        id
+    }
+
+    fn or(&mut self, a: u32, b: u32) -> u32 {
+        if b == 0 || a == b {
+            return a;
+        }
+        let both: Box<[u64]> = self.items[a as usize].iter().zip(&self.items[b as usize]).map(|(x, y)| x | y).collect();
+        self.id(&both)
+    }
+
+    /// The truth `from` alone.
+    fn one(&mut self, from: usize) -> u32 {
+        let mut truth = self.items[0].clone();
+        truth[from / 64] |= 1 << (from % 64);
+        self.id(&truth)
+    }
+}
+
+/// All items of all `froms`, by what they ask for; values are truths.
+struct Rules {
+    countries: HashMap<CountryCode, u32>,
+    subdivisions: HashMap<(CountryCode, SubdivisionCode), u32>,
+    continents: HashMap<Continent, u32>,
+    asns: HashMap<u32, u32>,
+    v4: Ranges<u32>,
+    v6: Ranges<u64>,
+}
+
+impl Rules {
+    fn new(froms: &[Vec<Match>], truths: &mut Truths) -> Rules {
+        let (mut countries, mut subdivisions, mut continents, mut asns) =
+            (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (i, from) in froms.iter().enumerate() {
+            let one = truths.one(i);
+            for item in from {
+                let known = match item {
+                    Match::Country(country) => countries.entry(*country).or_insert(0),
+                    Match::Subdivision(country, code) => subdivisions.entry((*country, *code)).or_insert(0),
+                    Match::Continent(continent) => continents.entry(*continent).or_insert(0),
+                    Match::Asn(asn) => asns.entry(*asn).or_insert(0),
+                    Match::Prefix(IpNet::V4(net)) => {
+                        v4.push((net.network().to_bits(), net.broadcast().to_bits(), one));
+                        continue;
+                    }
+                    Match::Prefix(IpNet::V6(net)) => {
+                        let upper = |address: std::net::Ipv6Addr| (address.to_bits() >> 64) as u64;
+                        v6.push((upper(net.network()), upper(net.broadcast()), one));
+                        continue;
+                    }
+                };
+                *known = truths.or(*known, one);
+            }
+        }
+        let v4 = nest(v4, |outer, one| truths.or(outer, one));
+        let v6 = nest(v6, |outer, one| truths.or(outer, one));
+        Rules { countries, subdivisions, continents, asns, v4, v6 }
+    }
+
+    /// What is true of a record, prefixes aside.
+    fn truth(&self, record: &Record, truths: &mut Truths) -> u32 {
+        let parts = [
+            record.country.and_then(|country| self.countries.get(&country)),
+            record.country.zip(record.subdivision).and_then(|pair| self.subdivisions.get(&pair)),
+            record.continent.and_then(|continent| self.continents.get(&continent)),
+            record.asn.and_then(|asn| self.asns.get(&asn)),
+        ];
+        parts.into_iter().flatten().fold(0, |all, &part| truths.or(all, part))
+    }
+}
