@@ -2,7 +2,7 @@
 
 use hickory_proto::rr::RecordType;
 
-use crate::snapshot::names::{Cut, Data, Kind, Names, ParentSide, Records};
+use crate::snapshot::names::{Cut, Data, Kind, Names, NodeId, ParentSide, Records};
 
 use super::query::Folded;
 
@@ -46,13 +46,11 @@ pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
     match &node.kind {
         Kind::Cut(Cut { ds, .. }) if exact && is_ds => Lookup::ParentSide { zone, ds: ds.as_ref() },
         Kind::Cut(cut) => Lookup::Referral { zone, cut },
-        Kind::Below(cut) => match &names.node(*cut).kind {
-            Kind::Cut(cut) => Lookup::Referral { zone, cut },
-            Kind::Data(_) | Kind::Below(_) => unreachable!("names below a cut name the cut itself"),
+        Kind::Below(cut) => below(names, zone, *cut),
+        Kind::Data(Data { parent: Some(side), .. }) if exact && is_ds => match side {
+            ParentSide::Own { zone, ds } => Lookup::ParentSide { zone: *zone, ds: ds.as_ref() },
+            ParentSide::Below { zone, cut } => below(names, *zone, *cut),
         },
-        Kind::Data(Data { parent: Some(ParentSide { zone, ds }), .. }) if exact && is_ds => {
-            Lookup::ParentSide { zone: *zone, ds: ds.as_ref() }
-        }
         Kind::Data(data) if exact => Lookup::Exists { zone, data },
         Kind::Data(data) => {
             if let Some(dname) = data.records(RecordType::DNAME) {
@@ -64,5 +62,12 @@ pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
                 Some(Kind::Cut(_) | Kind::Below(_)) | None => Lookup::NxDomain { zone },
             }
         }
+    }
+}
+
+fn below(names: &Names, zone: u32, cut: NodeId) -> Lookup<'_> {
+    match &names.node(cut).kind {
+        Kind::Cut(cut) => Lookup::Referral { zone, cut },
+        Kind::Data(_) | Kind::Below(_) => unreachable!("names below a cut name the cut itself"),
     }
 }

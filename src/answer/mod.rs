@@ -212,10 +212,15 @@ enum Next {
 impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     fn chain(&mut self, qname: &Folded) -> Result<(), Full> {
         let mut next = self.step(qname, HEADER_LEN, lookup(self.snapshot.names(), qname, self.qtype))?;
-        for _ in 1..MAX_CHAIN {
+        let mut visited = [HEADER_LEN; MAX_CHAIN];
+        for link in 1..MAX_CHAIN {
             let Next::NameAt(at) = next else { break };
-            let (name, _) =
-                Folded::read(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
+            let name = self.name_at(at);
+            // A loop would only repeat its records.
+            if visited[..link].iter().any(|&before| self.name_at(before).wire() == name.wire()) {
+                break;
+            }
+            visited[link] = at;
             let found = lookup(self.snapshot.names(), &name, self.qtype);
             // A chain that leaves the zone is the resolver's to follow: what we know there may not be what it would find.
             if zone_of(&found) != self.done.zone {
@@ -224,6 +229,12 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
             next = self.step(&name, at, found)?;
         }
         Ok(())
+    }
+
+    /// The question name, or the target of a CNAME that was written.
+    fn name_at(&self, at: usize) -> Folded {
+        let (name, _) = Folded::read(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
+        name
     }
 
     /// Writes what stands at one name; `at` is where the name stands in the message.
@@ -256,7 +267,8 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
             let fallback = stream.fallback.as_ref().expect("only a name with a fallback falls back");
             return self.alias(fallback, at);
         }
-        if qtype == RecordType::ANY {
+        // Beside a CNAME no HINFO may be made up (RFC 8482 §4.2), and a name without records stays without.
+        if qtype == RecordType::ANY && !data.is_empty() && data.records(RecordType::CNAME).is_none() {
             return self.any(at);
         }
         if let Some(records) = data.records(qtype) {
@@ -298,7 +310,8 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
 
     fn alias(&mut self, cname: &Records, at: usize) -> Result<Next, Full> {
         let start = self.writer.records(Section::Answer, &cname.wire, cname.count, at)?;
-        if self.qtype == u16::from(RecordType::CNAME) {
+        // "QTYPE doesn't match CNAME" (RFC 1034 §4.3.2 step 3a); ANY does match.
+        if [RecordType::CNAME, RecordType::ANY].map(u16::from).contains(&self.qtype) {
             return Ok(Next::End);
         }
         Ok(Next::NameAt(start + 12))

@@ -57,12 +57,25 @@ pub struct Data {
     pub parent: Option<ParentSide>,
 }
 
-pub struct ParentSide {
-    pub zone: u32,
-    pub ds: Option<Records>,
+/// What the parent zone says of a child's DS.
+pub enum ParentSide {
+    Own {
+        zone: u32,
+        ds: Option<Records>,
+    },
+    /// The child lies below a delegation of the parent at that node: another server knows.
+    Below {
+        zone: u32,
+        cut: NodeId,
+    },
 }
 
 impl Data {
+    /// Neither steered nor with records: an empty non-terminal.
+    pub fn is_empty(&self) -> bool {
+        self.stream.is_none() && self.sets.is_empty()
+    }
+
     pub fn records(&self, rtype: RecordType) -> Option<&Records> {
         let rtype = u16::from(rtype);
         self.sets.iter().find(|(known, _)| *known == rtype).map(|(_, records)| records)
@@ -206,6 +219,16 @@ impl Names {
                 owners.entry(owner).or_default().stream = Some(stream_base + s as u32);
             }
         }
+        // Names between this apex and a child's exist even where no delegation says so: NXDOMAIN there would deny the
+        // child as well (RFC 8020 §2).
+        let is_own_child = |child: &&Name| {
+            **child != apex
+                && apex.zone_of(child)
+                && !ancestors(child, &apex).skip(1).any(|name| apexes.contains(&name))
+        };
+        for child in apexes.iter().filter(is_own_child) {
+            owners.entry(child.clone()).or_default();
+        }
         for name in owners.keys().cloned().collect::<Vec<_>>() {
             for above in ancestors(&name, &apex).skip(1) {
                 owners.entry(above).or_default();
@@ -240,12 +263,13 @@ impl Names {
         }
         // The parent of a served zone answers for its DS, even to say that there is none. Of several zones above, the
         // longest is the parent.
-        for child in apexes.iter().filter(|child| **child != apex && apex.zone_of(child)) {
-            if ancestors(child, &apex).skip(1).any(|between| apexes.contains(&between)) {
-                continue;
-            }
-            let ds = children.get(child).copied().flatten().map(encode);
-            parent_sides.push((child.clone(), ParentSide { zone: z, ds }));
+        for child in apexes.iter().filter(is_own_child) {
+            let is_cut = |name: &Name| owners.get(name).is_some_and(|owner| owner.rrset(RecordType::NS).is_some());
+            let side = match ancestors(child, &apex).skip(1).filter(is_cut).last() {
+                Some(cut) => ParentSide::Below { zone: z, cut: self.table[&*wire_of(&cut)] },
+                None => ParentSide::Own { zone: z, ds: children.get(child).copied().flatten().map(encode) },
+            };
+            parent_sides.push((child.clone(), side));
         }
     }
 
