@@ -9,6 +9,7 @@ mod generate;
 #[path = "reference/mod.rs"]
 mod reference;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use meridian::geo::Database;
 use meridian::health::Verdict;
 use meridian::snapshot::{Served, Snapshot};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use generate::{Question, World};
 use reference::Reference;
@@ -51,7 +54,7 @@ fn query(question: &Question) -> Message {
     message
 }
 
-fn ask(snapshot: &Snapshot, question: &Question, transport: Transport) -> Message {
+fn ask(snapshot: &Snapshot, question: &Question, transport: Transport) -> (Message, usize) {
     let wire = query(question).to_vec().unwrap();
     let client = Client { address: question.client, port: 4096, transport };
     let mut out = vec![0; if transport == Transport::Udp { UDP_PAYLOAD } else { 65_535 }];
@@ -60,7 +63,7 @@ fn ask(snapshot: &Snapshot, question: &Question, transport: Transport) -> Messag
             let answer = Message::from_vec(&out[..length]).expect("answers can be decoded");
             let high = answer.edns.as_ref().map_or(0, Edns::rcode_high);
             assert_eq!(u16::from(high) << 4 | u16::from(answer.metadata.response_code.low()), rcode);
-            answer
+            (answer, length)
         }
         Outcome::Dropped => panic!("{question:?} was dropped"),
     }
@@ -101,12 +104,12 @@ proptest! {
         let reference = Reference::new(world.zones.iter().map(|zone| (zone, SERIAL)), &is_down);
         for question in &questions {
             let expected = reference.answer(&question.name, question.rtype, question.class);
-            let answer = ask(&snapshot, question, Transport::Tcp);
+            let (answer, length) = ask(&snapshot, question, Transport::Tcp);
             check_frame(question, &answer)?;
             if let Some(mismatch) = expected.mismatch(&answer) {
                 return Err(TestCaseError::fail(format!(
-                    "{mismatch} of {} {}\n{}\nexpected {expected:#?}\nanswered {answer}",
-                    question.name, question.rtype, world.as_text(),
+                    "{mismatch} of {} {}\n{world:?}\nexpected {expected:?}\nanswered {answer}",
+                    question.name, question.rtype,
                 )));
             }
             let subnet = subnet_of(&answer);
@@ -116,12 +119,12 @@ proptest! {
             }
 
             // Over UDP the same comes, or a truncated answer that keeps the OPT record (RFC 6891 §7).
-            let over_udp = ask(&snapshot, question, Transport::Udp);
+            let (over_udp, _) = ask(&snapshot, question, Transport::Udp);
             check_frame(question, &over_udp)?;
             prop_assert_eq!(over_udp.metadata.response_code, expected.rcode);
             if over_udp.metadata.truncation {
                 let limit = question.edns.map_or(512, |payload| usize::from(payload).clamp(512, UDP_PAYLOAD));
-                prop_assert!(answer.to_vec().unwrap().len() > limit, "truncated without need: {answer}");
+                prop_assert!(length > limit, "truncated without need: {answer}");
             } else {
                 prop_assert_eq!(expected.mismatch(&over_udp), None);
             }
@@ -143,4 +146,47 @@ fn the_reference_can_tell_right_from_wrong() {
     assert!(a.mismatch(&answer).is_some() && missing.mismatch(&answer).is_some());
     answer.metadata.authoritative = true;
     assert_eq!(a.mismatch(&answer).as_deref(), Some("answer"));
+}
+
+/// A property over zones says little when its zones are dull.
+#[test]
+fn generated_questions_meet_every_kind_of_answer() {
+    let mut runner = TestRunner::deterministic();
+    let mut met = BTreeMap::<&str, u32>::new();
+    for _ in 0..400 {
+        let world = generate::world().new_tree(&mut runner).unwrap().current();
+        let is_down = |address: SocketAddr| world.is_down(address);
+        let reference = Reference::new(world.zones.iter().map(|zone| (zone, SERIAL)), &is_down);
+        let questions = prop::collection::vec(generate::question(&world), 20);
+        for question in questions.new_tree(&mut runner).unwrap().current() {
+            let expected = reference.answer(&question.name, question.rtype, question.class);
+            let answered = !expected.answer.is_empty() || expected.choice.is_some();
+            let existing = expected.rcode == ResponseCode::NoError;
+            let choices = expected.choice.as_ref().map_or(0, |choice| choice.regions.len());
+            let is_wild = || {
+                let owned =
+                    |name: &Name| world.zones.iter().any(|zone| zone.records.iter().any(|rr| rr.owner == *name));
+                !owned(&question.name) && expected.answer.iter().any(|rr| rr.is_owned_by(&question.name))
+            };
+            for (kind, is_met) in [
+                ("REFUSED", expected.rcode == ResponseCode::Refused),
+                ("NXDOMAIN", expected.rcode == ResponseCode::NXDomain && !answered),
+                ("NXDOMAIN behind a CNAME", expected.rcode == ResponseCode::NXDomain && answered),
+                ("NODATA", existing && !answered && expected.authoritative),
+                ("NODATA behind a CNAME", answered && existing && !expected.authority.is_empty()),
+                ("referral with glue", !expected.authoritative && !expected.additional.is_empty()),
+                ("referral without glue", !expected.authoritative && !expected.authority.is_empty()),
+                ("referral behind a CNAME", answered && expected.authority.iter().any(|rr| rr.is_a(RecordType::NS))),
+                ("DS at a cut", existing && answered && question.rtype == RecordType::DS),
+                ("wildcard", existing && is_wild()),
+                ("chain", expected.answer.len() > 3),
+                ("chain to a steered name", !expected.answer.is_empty() && expected.choice.is_some()),
+                ("one region to choose", choices == 1),
+                ("several regions to choose from", choices > 1),
+            ] {
+                *met.entry(kind).or_default() += u32::from(is_met);
+            }
+        }
+    }
+    assert!(met.values().all(|&count| count >= 10), "{met:#?}");
 }

@@ -1,7 +1,7 @@
 //! Zones and questions made of few labels, valid as the checks of zone files would have them.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 const PROBE_PORT: u16 = 7;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct World {
     pub zones: Vec<Zone>,
     /// Addresses whose probes fail.
@@ -40,20 +40,28 @@ impl World {
         assert_eq!(probed.port(), PROBE_PORT);
         self.down.contains(&probed.ip())
     }
+}
 
-    /// The zones as a person would write them, for the report of a failure.
-    pub fn as_text(&self) -> String {
-        let mut text = String::new();
+/// The zones about as a person would write them, for the report of a failure.
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for zone in &self.zones {
-            writeln!(text, "zone {} negative {}", zone.name, zone.soa.negative).unwrap();
-            for stream in &zone.streams {
-                writeln!(text, "  {} steered, regions {:?}", stream.owner, stream.steering.regions).unwrap();
+            writeln!(f, "zone {} negative {}", zone.name, zone.soa.negative)?;
+            for region in &zone.regions {
+                let checked = if region.check.is_some() { "checked" } else { "" };
+                writeln!(f, "  region {} min_up {:?} {checked}", region.name, region.min_up)?;
+                for server in &region.servers {
+                    writeln!(f, "    server {:?} {:?} weight {}", server.a, server.aaaa, server.weight)?;
+                }
+            }
+            for Stream { owner, ttl, steering, fallback, .. } in &zone.streams {
+                writeln!(f, "  {owner} {ttl} {steering:?} fallback {fallback:?}")?;
             }
             for rrset in &zone.records {
-                writeln!(text, "  {} {} {} {:?}", rrset.owner, rrset.ttl, rrset.rtype, rrset.rdata).unwrap();
+                writeln!(f, "  {} {} {} {:?}", rrset.owner, rrset.ttl, rrset.rtype, rrset.rdata)?;
             }
         }
-        text
+        writeln!(f, "down {:?}", self.down)
     }
 }
 
@@ -77,12 +85,26 @@ fn name_below(apex: &'static str) -> impl Strategy<Value = Name> {
 /// Names that records point to: mostly ours, some elsewhere.
 fn target() -> impl Strategy<Value = Name> {
     prop_oneof![
-        8 => name_below("example."),
+        4 => prop::sample::select(vec!["a.example.", "b.example.", "c.example.", "a.b.example."]).prop_map(name),
+        4 => name_below("example."),
         3 => name_below("b.example."),
         1 => Just(name("www.elsewhere.")),
     ]
     // A wildcard may be pointed to, but is of little interest.
     .prop_filter("no wildcards", |name| !name.iter().any(|label| label == b"*"))
+}
+
+/// A delegation to a name server below the cut, with its glue.
+fn delegation(apex: &'static str) -> impl Strategy<Value = Vec<Rrset>> {
+    (name_below(apex), any::<[u8; 4]>(), any::<bool>()).prop_map(|(cut, address, elsewhere_too)| {
+        let server = cut.prepend_label("a").unwrap();
+        let mut ns = vec![wire(&server)];
+        ns.extend(elsewhere_too.then(|| wire(&name("ns.elsewhere."))));
+        vec![
+            Rrset { owner: cut, rtype: RecordType::NS, ttl: 3600, rdata: ns },
+            Rrset { owner: server, rtype: RecordType::A, ttl: 7200, rdata: vec![address.to_vec().into()] },
+        ]
+    })
 }
 
 fn rrset(apex: &'static str) -> impl Strategy<Value = Rrset> {
@@ -170,7 +192,15 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         name: format!("r{region}").into(),
         location: meridian::geo::Point::new(f64::from(region) * 20.0, f64::from(region) * 30.0),
         near: None,
-        min_up: min_up.filter(|&min_up| min_up as usize <= servers.len()),
+        // Refused where a declared family has fewer servers.
+        min_up: min_up.filter(|&min_up| {
+            let enough = |declared: usize| declared == 0 || declared >= min_up as usize;
+            let (a, aaaa) = (
+                servers.iter().filter(|server| server.a.is_some()),
+                servers.iter().filter(|server| server.aaaa.is_some()),
+            );
+            enough(a.count()) && enough(aaaa.count())
+        }),
         servers,
         check: checked.then(|| Arc::new(check)),
     }
@@ -258,13 +288,14 @@ pub fn zone_of_records(apex: &str, records: &[(&str, RecordType, &str)]) -> Zone
 }
 
 fn zone(apex: &'static str, number: u8) -> impl Strategy<Value = Zone> {
-    let records = prop::collection::vec(rrset(apex), 0..14);
+    let single = rrset(apex).prop_map(|rrset| vec![rrset]);
+    let records = prop::collection::vec(prop_oneof![9 => single, 1 => delegation(apex)], 0..16);
     let streams = prop::collection::vec(stream(apex), 0..3);
     let negative = prop::sample::select(vec![0, 30, 300, 7200]);
     (records, streams, regions(number), negative).prop_map(move |(records, streams, regions, negative)| {
         let mut zone = bare_zone(apex);
         zone.soa.negative = negative;
-        (zone.records, zone.streams, zone.regions) = (records, streams, regions);
+        (zone.records, zone.streams, zone.regions) = (records.concat(), streams, regions);
         make_valid(&mut zone);
         if zone.streams.is_empty() {
             zone.regions.clear();
@@ -275,8 +306,18 @@ fn zone(apex: &'static str, number: u8) -> impl Strategy<Value = Zone> {
 
 /// One zone, or a parent and a child that need not know of each other, with some servers down.
 pub fn world() -> impl Strategy<Value = World> {
-    let zones = (zone("example.", 0), prop::option::weighted(0.4, zone("b.example.", 1)));
-    (zones, prop::num::u64::ANY).prop_map(|((parent, child), down)| {
+    let child = prop_oneof![zone("b.example.", 1), zone("b.a.example.", 1)];
+    let zones = (zone("example.", 0), prop::option::weighted(0.4, child));
+    (zones, prop::num::u64::ANY).prop_map(|((mut parent, child), down)| {
+        if let Some(child) = &child {
+            // At a child's apex the parent holds NS and DS or nothing, and below it nothing but glue.
+            let apex = &child.name;
+            let delegated = parent.records.iter().any(|rrset| rrset.rtype == RecordType::NS && rrset.owner == *apex);
+            parent.records.retain(|rrset| delegated || !apex.zone_of(&rrset.owner));
+            // Nor is a DNAME above it.
+            parent.records.retain(|rrset| rrset.rtype != RecordType::DNAME || !rrset.owner.zone_of(apex));
+            parent.streams.retain(|stream| !apex.zone_of(&stream.owner));
+        }
         let zones: Vec<Zone> = [parent].into_iter().chain(child).collect();
         let servers = zones.iter().flat_map(|zone| &zone.regions).flat_map(|region| &region.servers);
         let addresses =
