@@ -12,7 +12,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Bytes, Incoming};
@@ -21,6 +21,7 @@ use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT
 use hyper::{Request, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::probe::Trouble;
 use crate::config::settings::HttpCheck;
@@ -255,5 +256,99 @@ impl std::fmt::Display for Short<'_> {
             None => write!(f, "{:?}", self.0),
             Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn check() -> HttpCheck {
+        HttpCheck { path: "/".into(), host: "live.stream.example".into(), status: vec![], contains: None }
+    }
+
+    /// Asks once over a stream in memory, whose other end answers so; then the kept connection, and that end.
+    async fn asked(answer: &[u8]) -> (Option<Kept>, DuplexStream) {
+        let exchange = Exchange::new(&check()).unwrap();
+        let (ours, mut theirs) = duplex(1 << 20);
+        let kept = exchange.open(ours).await.unwrap();
+        let server = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                theirs.read_buf(&mut head).await.unwrap();
+            }
+            theirs.write_all(answer).await.unwrap();
+        };
+        let (kept, ()) = tokio::join!(exchange.ask(kept), server);
+        (kept.unwrap(), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_is_used_for_a_minute() {
+        let (kept, _server) = asked(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        let mut kept = kept.unwrap();
+        tokio::time::timeout(MAX_AGE - Duration::from_millis(2), kept.idle()).await.expect_err("nothing happens");
+        assert!(kept.is_usable());
+        tokio::time::timeout(Duration::from_millis(5), kept.idle()).await.expect_err("nothing happens");
+        assert!(!kept.is_usable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_can_be_used_again_once_the_body_has_come() {
+        let (kept, mut server) = asked(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await;
+        let mut kept = kept.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), kept.idle()).await.expect_err("waits for the rest");
+        assert!(!kept.is_usable());
+        server.write_all(b"cd").await.unwrap();
+        tokio::time::timeout(Duration::from_secs(1), kept.idle()).await.expect_err("open and idle");
+        assert!(kept.is_usable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_too_long_costs_the_connection() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+        for (length, gone) in [(MAX_BODY, None), (MAX_BODY + 1, Some(Gone::TooLong))] {
+            let (kept, mut server) = asked(head).await;
+            server.write_all(&vec![b'.'; length]).await.unwrap();
+            let ended = tokio::time::timeout(Duration::from_secs(1), kept.unwrap().idle()).await.ok();
+            assert_eq!(ended, gone, "{length} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_while_idle_or_within_the_rest_of_a_body_is_a_close() {
+        for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"]
+        {
+            let (kept, server) = asked(answer.as_bytes()).await;
+            drop(server);
+            assert_eq!(kept.unwrap().idle().await, Gone::Closed, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_will_close_is_not_kept() {
+        for (answer, stays) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: upgrade, Close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+        ] {
+            assert_eq!(asked(answer.as_bytes()).await.0.is_some(), stays, "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_http_cannot_express_is_refused_by_name() {
+        let fault = |change: fn(&mut HttpCheck)| {
+            let mut check = check();
+            change(&mut check);
+            Exchange::new(&check).err().expect("a fault")
+        };
+        assert!(fault(|check| check.path = "/a b".into()).contains("\"/a b\""));
+        assert!(fault(|check| check.host = "a\nb".into()).contains("Host header"));
+        assert_eq!(fault(|check| check.status = vec![200, 99]), "99 is not an HTTP status");
     }
 }

@@ -10,6 +10,7 @@
 //! * [`tracker`]: how results turn into verdicts, and when the next probe goes out. Pure; time is passed in.
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
+//! * `oversight`: the alarm for probes that have stopped.
 //! * `patience`: time-outs that forgive this machine's own lateness.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use crate::config::settings::Check;
 
 mod http;
+mod oversight;
 mod patience;
 pub mod probe;
 pub mod prober;

@@ -21,9 +21,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::http::{Gone, Kept};
+use super::oversight::oversee;
 use super::patience::patiently;
 use super::probe::{Outcome, Probe};
-use super::stats::{Kind, Stats, TargetStats};
+use super::stats::{Kind, Stats, TargetStats, now};
 use super::tls::Connectors;
 use super::tracker::{Change, Plan, ProbeId, Rules, Sample, Tracker};
 use super::{Target, Verdict};
@@ -59,6 +60,8 @@ pub struct Prober {
     connectors: Connectors,
     stats: Stats,
     shared: Arc<Shared>,
+    /// From the first [`Prober::retarget`] on.
+    oversight: Option<AbortOnDropHandle<()>>,
 }
 
 struct Running {
@@ -91,6 +94,7 @@ impl Prober {
             connectors: Connectors::default(),
             stats: Stats::default(),
             shared: Arc::new(shared),
+            oversight: None,
         }
     }
 
@@ -125,6 +129,7 @@ impl Prober {
         }
         self.connectors.tidy();
         self.stats.publish(order);
+        self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
     }
 
     /// Resolves once every target of now has a verdict that rests on results, or after `deadline`; gives the number of
@@ -377,11 +382,6 @@ async fn idle(kept: &mut Option<Kept>) -> Gone {
         Some(kept) => kept.idle().await,
         None => std::future::pending().await,
     }
-}
-
-/// The runtime's clock, which tests can stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -58,6 +58,9 @@ pub struct TargetStats {
     last_cause: ArcSwapOption<Box<str>>,
     buckets: [AtomicU64; BUCKETS_US.len() + 1],
     sum_us: AtomicU64,
+    born: Instant,
+    /// Milliseconds after `born`.
+    last_result: AtomicU64,
 }
 
 impl TargetStats {
@@ -73,6 +76,8 @@ impl TargetStats {
             last_cause: ArcSwapOption::empty(),
             buckets: Default::default(),
             sum_us: AtomicU64::new(0),
+            born: now(),
+            last_result: AtomicU64::new(0),
         }
     }
 
@@ -125,6 +130,12 @@ impl TargetStats {
         Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
     }
 
+    /// Time since a probe last told anything about the target, or since it was first to be probed.
+    pub fn since_result(&self, now: Instant) -> Duration {
+        let last = self.born + Duration::from_millis(self.last_result.load(Ordering::Relaxed));
+        now.saturating_duration_since(last)
+    }
+
     pub(super) fn set_verdict(&self, verdict: Verdict) {
         self.verdict.store(verdict as u8, Ordering::Release);
     }
@@ -136,6 +147,10 @@ impl TargetStats {
 
     pub(super) fn count(&self, kind: Kind) {
         self.results[kind as usize].fetch_add(1, Ordering::Relaxed);
+        if matches!(kind, Kind::Success | Kind::Hard | Kind::Silence) {
+            let age = now().saturating_duration_since(self.born).as_millis();
+            self.last_result.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn count_success(&self, rtt: Duration) {
@@ -161,6 +176,11 @@ impl TargetStats {
     pub(super) fn count_restart(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The runtime's clock, which tests can stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A handle on the figures of all targets, for metrics and `explain`. Cheap to clone; follows later changes of targets.

@@ -96,7 +96,8 @@ impl Play {
         }
     }
 
-    fn report(&mut self, id: ProbeId, sample: Sample) {
+    /// Whether the silent probe is still waited for.
+    fn report(&mut self, id: ProbeId, sample: Sample) -> bool {
         let silence = matches!(sample, Sample::Silence(_));
         let report = self.tracker.report(id, sample, self.start + self.now);
         if silence && !report.keep_waiting {
@@ -108,6 +109,7 @@ impl Play {
         if let Some(change) = report.change {
             self.changes.push((self.now, change.verdict, change.cause.to_string()));
         }
+        report.keep_waiting
     }
 
     /// A server that is up and settled, at the moment a probe has just been answered.
@@ -444,13 +446,16 @@ proptest! {
                     play.tracker.idle_closed(play.start + at);
                 }
                 let (_, id, sample) = play.coming.remove(0);
-                match sample {
+                let result = sample.clone();
+                let before = play.changes.len();
+                let still_waited_for = play.report(id, sample);
+                match result {
                     Sample::Success { .. } => (failures, successes) = (0, successes + 1),
+                    // The first silence is a suspicion, not yet a failure.
+                    Sample::Silence(_) if still_waited_for => {}
                     Sample::Hard(_) | Sample::Silence(_) => (failures, successes) = (failures + 1, 0),
                     _ => {}
                 }
-                let before = play.changes.len();
-                play.report(id, sample);
                 if let Some((_, verdict, _)) = play.changes.get(before) {
                     match verdict {
                         Verdict::Down => prop_assert!(failures >= fall, "down after {failures} of {fall}"),

@@ -68,7 +68,9 @@ where
 async fn request(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
+        if stream.read_buf(&mut head).await.ok()? == 0 {
+            return None;
+        }
     }
     Some(String::from_utf8(head).unwrap())
 }
