@@ -77,7 +77,10 @@ impl fmt::Display for BindError {
         match cause.kind() {
             io::ErrorKind::AddrInUse => {
                 let list = if *protocol == "UDP" { "ulnp" } else { "tlnp" };
-                write!(f, "\n  a program uses the port already, on this address or on all addresses")?;
+                write!(
+                    f,
+                    "\n  the port is taken, on this address or on all, by a program or by another `listen` of ours"
+                )?;
                 write!(f, "\n  help: find it with `ss -{list} 'sport = :{port}'` and stop it, or listen elsewhere")
             }
             io::ErrorKind::PermissionDenied if port < 1024 => {

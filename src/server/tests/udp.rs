@@ -185,10 +185,20 @@ fn a_port_in_use_is_refused_even_by_another_server_of_ours() {
         error.to_string(),
         format!(
             "cannot listen on 127.0.0.1:{port} (UDP): Address already in use (os error 98)\n  \
-             a program uses the port already, on this address or on all addresses\n  \
+             the port is taken, on this address or on all, by a program or by another `listen` of ours\n  \
              help: find it with `ss -ulnp 'sport = :{port}'` and stop it, or listen elsewhere"
         )
     );
+}
+
+#[test]
+fn an_address_listed_twice_is_refused() {
+    let free = bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap().addresses()[0];
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, free.port()));
+    for second in [free, everywhere] {
+        let error = bind(&[free, second], 1).map(|_| ()).unwrap_err();
+        assert_eq!((error.address, error.cause.kind()), (second, io::ErrorKind::AddrInUse));
+    }
 }
 
 #[test]
