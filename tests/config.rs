@@ -91,7 +91,7 @@ fn the_full_zone_means_what_it_says() {
 }
 
 /// Every file and directory in `tests/config/bad` has its complaints beside it, in a file of the same name that ends in
-/// `.txt`. `BLESS=1 cargo test` writes them anew.
+/// `.txt`. `BLESS=1` in the environment writes them anew.
 #[test]
 fn every_bad_file_gets_exactly_its_complaints() {
     let mut cases: Vec<_> = std::fs::read_dir("tests/config/bad").unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -3,6 +3,7 @@
 //! A region's check stands over the zone's, and that over the node's. Naming a kind (`http`, `https`, `tcp`) replaces
 //! the inherited kind with its port, host, status, contains and ca; every, timeout, fall and rise always inherit.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct CheckSpec {
     ca: Option<Placed<Arc<PrivateCa>>>,
     every: Option<Placed<Duration>>,
     timeout: Option<Placed<Duration>>,
+    /// True when `every` or `timeout` could not be read: then they cannot be compared.
+    untimed: bool,
     fall: Option<u32>,
     rise: Option<u32>,
 }
@@ -55,6 +58,13 @@ enum Kind {
 impl CheckSpec {
     pub fn read(mut table: Table<'_>, mend: impl Fn(&str, &Item<'_>) -> Option<String>) -> CheckSpec {
         let (kind, names_kind) = kind(&mut table);
+        let mut untimed = false;
+        let mut timing = |item: Option<Item<'_>>, range: RangeInclusive<Duration>| {
+            let item = item?;
+            let duration = units::read(&item, range);
+            untimed |= duration.is_none();
+            Some(item.placed(duration?))
+        };
         let spec = CheckSpec {
             kind,
             names_kind,
@@ -63,10 +73,9 @@ impl CheckSpec {
             status: table.take("status").map(|item| status(&item)),
             contains: table.take("contains").and_then(|item| contains(&item)),
             ca: table.take("ca").and_then(|item| ca(&item)),
-            every: table.take("every").and_then(|item| Some(item.placed(every(&item)?))),
-            timeout: table
-                .take("timeout")
-                .and_then(|item| Some(item.placed(units::read(&item, Duration::from_millis(1)..=MAX_EVERY)?))),
+            every: timing(table.take("every"), MIN_EVERY..=MAX_EVERY),
+            timeout: timing(table.take("timeout"), Duration::from_millis(1)..=MAX_EVERY),
+            untimed,
             fall: table.take("fall").and_then(|item| streak(&item, "up", "down")),
             rise: table.take("rise").and_then(|item| streak(&item, "down", "up")),
         };
@@ -87,6 +96,7 @@ impl CheckSpec {
             ca: self.ca.clone().or_else(|| kind.ca.clone()),
             every: self.every.clone().or_else(|| base.every.clone()),
             timeout: self.timeout.clone().or_else(|| base.timeout.clone()),
+            untimed: self.untimed || base.untimed,
             fall: self.fall.or(base.fall),
             rise: self.rise.or(base.rise),
         }
@@ -129,7 +139,7 @@ impl CheckSpec {
 
     fn verify_timing(&self, file: &File) {
         let (every, timeout) = (self.every(), self.timeout());
-        if timeout < every {
+        if timeout < every || self.untimed {
             return;
         }
         // The place that the operator is likelier to have in mind: the one in this file, and the later one in it.
@@ -259,19 +269,6 @@ fn contains(item: &Item<'_>) -> Option<Placed<String>> {
         return None;
     }
     Some(item.placed(text.to_owned()))
-}
-
-fn every(item: &Item<'_>) -> Option<Duration> {
-    let every = units::any(item)?;
-    if every < MIN_EVERY || every > MAX_EVERY {
-        let (low, high) = (units::written(MIN_EVERY), units::written(MAX_EVERY));
-        item.report(
-            item.fault(format!("`{}` is {}, outside {low} to {high}", item.path, units::written(every)))
-                .help(format!("write \"{}\"", if every < MIN_EVERY { &low } else { &high })),
-        );
-        return None;
-    }
-    Some(every)
 }
 
 fn streak(item: &Item<'_>, from: &str, to: &str) -> Option<u32> {

@@ -223,3 +223,100 @@ pub fn geo_warnings(zones: &[Zone], knows: impl Fn(&Match) -> bool) -> Vec<Diagn
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::geo::CountryCode;
+
+    const PLAIN: &str = "zone = \"NAME.example\"\nns = [\"ns1.example.net\"]\n";
+
+    fn zone(name: &str) -> String {
+        PLAIN.replace("NAME", name)
+    }
+
+    fn load(path: &Path) -> Loaded {
+        load_zones(&[path.to_owned()], &Shared::default())
+    }
+
+    #[test]
+    fn a_directory_gives_its_toml_files_in_order_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b", "a", "c"] {
+            fs::write(dir.path().join(format!("{name}.toml")), zone(name)).unwrap();
+        }
+        for name in [".a.toml", ".#a.toml", "#a.toml#", "a.toml~", "a.toml.swp", "4913", "README.md", "~a.toml"] {
+            fs::write(dir.path().join(name), "not read = ").unwrap();
+        }
+        fs::create_dir(dir.path().join("old.toml")).unwrap();
+        let loaded = load(dir.path());
+        assert_eq!(loaded.diagnostics, []);
+        let names: Vec<String> = loaded.zones.iter().map(|zone| zone.name.to_ascii()).collect();
+        assert_eq!((names.join(" "), loaded.files), ("a.example. b.example. c.example.".into(), 3));
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_and_so_is_an_emptied_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, zone("a")).unwrap();
+        assert!(!load(dir.path()).has_errors());
+        fs::remove_file(&file).unwrap();
+        assert!(load(dir.path()).diagnostics[0].what.contains("no zone file"));
+        assert!(load(&dir.path().join("nowhere")).diagnostics[0].what.contains("cannot be read"));
+    }
+
+    #[test]
+    fn one_bad_file_does_not_hide_the_faults_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            fs::write(dir.path().join(format!("{name}.toml")), "zone = 1\n").unwrap();
+        }
+        fs::write(dir.path().join("c.toml"), zone("c")).unwrap();
+        let loaded =
+            load_zones(&[dir.path().join("b.toml"), dir.path().to_owned(), "nowhere".into()], &Shared::default());
+        let places: Vec<String> =
+            loaded.diagnostics.iter().filter_map(|d| d.at.file.file_name()?.to_str().map(Into::into)).collect();
+        assert_eq!((loaded.files, loaded.zones.len()), (3, 1), "a file that is named twice is read once");
+        assert_eq!(places.iter().filter(|p| *p == "b.toml").count(), 2);
+        assert!(places.contains(&"a.toml".into()) && places.contains(&"nowhere".into()));
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let loaded = load(Path::new("/dev/null"));
+        assert!(loaded.diagnostics[0].what.contains("not a file"), "{:?}", loaded.diagnostics);
+    }
+
+    #[test]
+    fn modification_time_and_digest_tell_files_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        let read = |text: &str| {
+            fs::write(&file, text).unwrap();
+            let times = fs::FileTimes::new().set_modified(UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
+            fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+            load(&file).zones.remove(0)
+        };
+        let (one, two) = (read(&zone("a")), read(&format!("{}# more\n", zone("a"))));
+        assert_eq!((one.modified, two.modified), (1_700_000_000, 1_700_000_000));
+        assert_ne!(one.digest, two.digest);
+        assert_eq!(one.digest, read(&zone("a")).digest);
+    }
+
+    #[test]
+    fn rules_on_what_no_database_knows_are_warnings_at_their_place() {
+        let text = zone("a")
+            + "[region.eu]\nat = [0, 0]\na = \"192.0.2.1\"\n[stream.live]\nrules = [{ from = [\"GB\", \"AS64500\"], regions = \"eu\" }]\n";
+        let zone = zone_file::read(Path::new("a.toml"), text, 0, &Shared::default()).zone.unwrap();
+        let warnings = geo_warnings(&[zone], |from| *from == Match::Country(CountryCode(*b"GB")));
+        let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["a.toml:7:26: warning: no loaded database knows this of AS numbers: the rule never matches by it\n  \
+              help: add an ASN database that does to `geoip`"]
+        );
+    }
+}

@@ -29,4 +29,5 @@ mod zone_file;
 pub use diagnostic::{At, Diagnostic, Severity};
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
-pub use zone_file::Shared;
+pub use tree::Placed;
+pub use zone_file::{Shared, ZoneFile, read as read_zone};

@@ -4,7 +4,7 @@
 //! nobody asked for is an unknown key. An item reads itself as a string, a number, a list…, or reports what stands
 //! there instead, so that readers only say what they need.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
@@ -26,6 +26,9 @@ pub struct Placed<T> {
 /// Bytes between two marks of [`File::marks`].
 const MARK: usize = 256;
 
+/// More faults of one file than this are only counted: memory has an end, and so has patience.
+const MAX_FAULTS: usize = 10_000;
+
 /// A file's text, and the faults found in it so far.
 pub struct File {
     pub path: Arc<Path>,
@@ -35,6 +38,8 @@ pub struct File {
     /// Characters that begin before byte `i * MARK`. With them a column costs the same in the longest of lines.
     marks: Vec<u32>,
     faults: RefCell<Vec<Diagnostic>>,
+    /// Faults beyond [`MAX_FAULTS`].
+    unsaid: Cell<usize>,
     /// Lines with an error of syntax.
     broken: RefCell<BTreeSet<u32>>,
 }
@@ -48,7 +53,15 @@ impl File {
                 Some(*sum)
             }))
             .collect();
-        File { path: path.into(), text, lines, marks, faults: RefCell::default(), broken: RefCell::default() }
+        File {
+            path: path.into(),
+            text,
+            lines,
+            marks,
+            faults: RefCell::default(),
+            unsaid: Cell::new(0),
+            broken: RefCell::default(),
+        }
     }
 
     /// The place of a byte of the text; past the end means the end.
@@ -79,14 +92,23 @@ impl File {
     /// is a guess.
     pub fn report(&self, fault: Diagnostic) {
         if !(self.broken.borrow().contains(&fault.at.line) && fault.at.file == self.path) {
-            self.faults.borrow_mut().push(fault);
+            self.push(fault);
+        }
+    }
+
+    fn push(&self, fault: Diagnostic) {
+        let mut faults = self.faults.borrow_mut();
+        if faults.len() < MAX_FAULTS {
+            faults.push(fault);
+        } else {
+            self.unsaid.set(self.unsaid.get() + 1);
         }
     }
 
     /// Adds an error of syntax: part of what was written is not in the tree. One a line is enough.
     pub fn report_syntax(&self, fault: Diagnostic) {
         if self.broken.borrow_mut().insert(fault.at.line) {
-            self.faults.borrow_mut().push(fault);
+            self.push(fault);
         }
     }
 
@@ -102,7 +124,7 @@ impl File {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.faults.borrow().iter().any(Diagnostic::is_error)
+        self.unsaid.get() > 0 || self.faults.borrow().iter().any(Diagnostic::is_error)
     }
 
     /// All faults, in the order of the text.
@@ -110,6 +132,10 @@ impl File {
         let mut faults = self.faults.take();
         faults.sort();
         faults.dedup();
+        if self.unsaid.get() > 0 {
+            let end = self.at(self.text.len());
+            faults.push(Diagnostic::error(end, format!("{} more faults of this file", self.unsaid.get())));
+        }
         faults
     }
 }

@@ -45,7 +45,8 @@ pub fn read(item: &Item<'_>, range: RangeInclusive<Duration>) -> Option<Duration
     let value = any(item)?;
     if !range.contains(&value) {
         let (low, high) = (written(*range.start()), written(*range.end()));
-        item.report(item.fault(format!("`{}` is {}, outside {low} to {high}", item.path, written(value))));
+        let fault = item.fault(format!("`{}` is {}, outside {low} to {high}", item.path, written(value)));
+        item.report(fault.help(format!("write \"{}\"", if value < *range.start() { low } else { high })));
         return None;
     }
     Some(value)
