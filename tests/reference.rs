@@ -4,6 +4,8 @@
 //! Zones are generated from a handful of labels, so that names collide, enclose each other, go missing in between,
 //! fall under wildcards and zone cuts, and alias each other in chains and loops.
 
+#[path = "reference/catalog.rs"]
+mod catalog;
 #[path = "reference/generate.rs"]
 mod generate;
 #[path = "reference/mod.rs"]
@@ -24,8 +26,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use catalog::{Oracle, section};
 use generate::{Question, World};
-use reference::Reference;
+use reference::{Reference, Rr};
 
 const SERIAL: u32 = 2026;
 
@@ -128,6 +131,43 @@ proptest! {
             } else {
                 prop_assert_eq!(expected.mismatch(&over_udp), None);
             }
+        }
+    }
+}
+
+/// Whether `owner` is a wildcard that can stand in for `name`.
+fn is_below_wildcard(name: &Name, owner: &Name) -> bool {
+    owner.is_wildcard() && owner != name && owner.base_name().zone_of(name)
+}
+
+proptest! {
+    #[test]
+    fn static_answers_are_those_of_hickory_servers_catalog(
+        (world, questions) in generate::static_world().prop_flat_map(|world| {
+            let questions = prop::collection::vec(generate::question(&world), 1..40);
+            (Just(world), questions)
+        }),
+    ) {
+        let snapshot = compile(&world);
+        let oracle = Oracle::new(&world.zones, SERIAL);
+        for question in questions.iter().filter(|question| catalog::answers_properly(question)) {
+            let (ours, _) = ask(&snapshot, question, Transport::Tcp);
+            let theirs = oracle.ask(query(question).to_vec().unwrap());
+            // It knows no NODATA of wildcards (RFC 4592 §2.2.1) and looks for one above every name, whatever exists in
+            // between (§3.3.1).
+            let mut wildcards = world.zones[0].records.iter().map(|rrset| &rrset.owner);
+            if ours.answers.is_empty() && wildcards.any(|owner| is_below_wildcard(&question.name, owner)) {
+                continue;
+            }
+            let differs = || format!("{} {}\n{world:?}\nours {ours}\ntheirs {theirs}", question.name, question.rtype);
+            prop_assert_eq!(ours.metadata.authoritative, theirs.metadata.authoritative, "{}", differs());
+            // The rcode of a chain is that of its start there, not of its end (RFC 6604 §3), and not all of it is given.
+            if let Some(alias) = ours.answers.first().filter(|first| first.record_type() == RecordType::CNAME) {
+                prop_assert!(section(&theirs.answers).contains(&Rr::from(alias)), "{}", differs());
+                continue;
+            }
+            prop_assert_eq!(ours.metadata.response_code, theirs.metadata.response_code, "{}", differs());
+            prop_assert_eq!(section(&ours.answers), section(&theirs.answers), "{}", differs());
         }
     }
 }

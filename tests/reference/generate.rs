@@ -330,6 +330,18 @@ pub fn world() -> impl Strategy<Value = World> {
     })
 }
 
+/// One zone with nothing steered and without delegations and DNAMEs, of which hickory-server's Catalog knows little;
+/// nor does it know of a `*` that is no first label.
+pub fn static_world() -> impl Strategy<Value = World> {
+    zone("example.", 0).prop_map(|mut zone| {
+        zone.streams.clear();
+        zone.regions.clear();
+        zone.records.retain(|rrset| !matches!(rrset.rtype, RecordType::NS | RecordType::DS | RecordType::DNAME));
+        zone.records.retain(|rrset| !rrset.owner.iter().skip(1).any(|label| label == b"*"));
+        World { zones: vec![zone], down: BTreeSet::new() }
+    })
+}
+
 pub fn question(world: &World) -> impl Strategy<Value = Question> + use<> {
     let owners: Vec<Name> = world
         .zones

@@ -396,6 +396,11 @@ fn substitute(
     (qtype != RecordType::CNAME).then_some(substituted)
 }
 
+/// Every record of the zone's static data, its SOA and NS among them.
+pub fn records_of(zone: &Zone, serial: u32) -> Vec<Record> {
+    ZoneData::new(zone, serial).nodes.into_values().flat_map(|node| node.into_values().flatten()).collect()
+}
+
 impl<'a> ZoneData<'a> {
     fn new(settings: &'a Zone, serial: u32) -> Self {
         let mut nodes: BTreeMap<Name, Node> = BTreeMap::new();
