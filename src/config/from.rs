@@ -2,10 +2,9 @@
 
 use ipnet::IpNet;
 
-use super::city_shim as cities;
 use super::diagnostic::Diagnostic;
 use super::tree::{Item, nearest};
-use crate::geo::{Continent, CountryCode, Match, SubdivisionCode};
+use crate::geo::{Continent, CountryCode, Match, SubdivisionCode, cities};
 
 const CONTINENTS: [(&str, Continent); 7] = [
     ("Africa", Continent::Africa),

@@ -14,7 +14,6 @@ pub mod node;
 pub mod settings;
 
 mod check;
-mod city_shim;
 mod from;
 mod names;
 mod records;

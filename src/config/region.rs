@@ -6,12 +6,12 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::check::CheckSpec;
-use super::city_shim as cities;
+
 use super::diagnostic::{At, Diagnostic};
 use super::settings::{Family, Server};
 use super::tree::{Item, Table, nearest, quoted_key};
 use crate::geo::Point;
-use crate::geo::cities::CityError;
+use crate::geo::cities::{self, CityError};
 
 /// A region as written: everything but its check is settled.
 #[derive(Clone, Debug, PartialEq)]
