@@ -57,6 +57,7 @@ pub struct Event {
 /// Probes a set of targets. Dropping it stops all probes and closes all their connections.
 pub struct Prober {
     tasks: HashMap<Arc<Target>, Running>,
+    by_address: HashMap<SocketAddr, Vec<Arc<TargetStats>>>,
     connectors: Connectors,
     stats: Stats,
     shared: Arc<Shared>,
@@ -91,6 +92,7 @@ impl Prober {
         };
         Prober {
             tasks: HashMap::new(),
+            by_address: HashMap::new(),
             connectors: Connectors::default(),
             stats: Stats::default(),
             shared: Arc::new(shared),
@@ -128,6 +130,10 @@ impl Prober {
             self.shared.settled(&gone.stats);
         }
         self.connectors.tidy();
+        self.by_address.clear();
+        for stats in &order {
+            self.by_address.entry(stats.target.address).or_default().push(stats.clone());
+        }
         self.stats.publish(order);
         self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
     }
@@ -142,14 +148,14 @@ impl Prober {
         }
     }
 
-    /// The verdict of a target. One that is not probed yet is believed down if its address is, by every other check of
+    /// The verdict of a target, in constant time. One that is not probed yet is believed down if its address is, by every other check of
     /// that address: an edit of a check must not send viewers to a dead server until the new check has failed.
     pub fn believed(&self, target: &Target) -> Verdict {
         if let Some(running) = self.tasks.get(target) {
             return running.stats.verdict();
         }
-        let mut kin = self.tasks.iter().filter(|(known, _)| known.address == target.address).peekable();
-        if kin.peek().is_some() && kin.all(|(_, running)| running.stats.verdict() == Verdict::Down) {
+        let kin = self.by_address.get(&target.address);
+        if kin.is_some_and(|kin| kin.iter().all(|stats| stats.verdict() == Verdict::Down)) {
             Verdict::Down
         } else {
             Verdict::Unknown
@@ -167,8 +173,9 @@ impl Prober {
         let probe = match Probe::new(&target, &mut self.connectors) {
             Ok(probe) => Arc::new(probe),
             Err(fault) => {
-                tracing::error!(target = %target.address, "not probed, counts as up: {fault}");
+                tracing::error!(address = %target.address, "not probed, counts as up: {fault}");
                 stats.count_failure(Kind::Local, &fault);
+                stats.set_verdict(Verdict::Unknown);
                 self.shared.settled(&stats);
                 return Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
             }
@@ -200,7 +207,7 @@ impl Shared {
             *last = Some(Instant::now());
             drop(last);
             tracing::warn!(
-                target = %target.address,
+                address = %target.address,
                 count,
                 "this machine cannot probe: {cause}; verdicts are kept, changes of health may go unseen"
             );
@@ -221,7 +228,7 @@ async fn supervise<F: Future<Output = ()>>(
             .map(|text| text.to_string())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        tracing::error!(target = %address, "the probe task panicked and is started again: {message}");
+        tracing::error!(address = %address, "the probe task panicked and is started again: {message}");
         stats.count_restart();
         sleep(pause).await;
     }

@@ -100,7 +100,7 @@ impl TargetStats {
         self.results[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Connections opened.
+    /// Connections begun, whether or not they came to stand.
     pub fn connects(&self) -> u64 {
         self.connects.load(Ordering::Relaxed)
     }

@@ -339,6 +339,15 @@ fn a_server_that_closes_after_each_answer_is_not_probed_in_a_loop() {
 }
 
 #[test]
+fn an_idle_close_while_a_probe_is_on_its_way_sends_no_second_one() {
+    let mut play = Play::up(RULES);
+    play.until(ms(500), |_, _| After(ms(200)));
+    assert_eq!((play.sent.len(), play.tracker.next()), (1, None));
+    play.tracker.idle_closed(play.start + play.now);
+    assert_eq!(play.tracker.next(), None);
+}
+
+#[test]
 fn an_idle_close_while_down_hurries_nothing() {
     let mut play = Play::down(RULES);
     let now = play.start + play.now;
@@ -376,7 +385,7 @@ fn our_own_trouble_between_failures_neither_counts_nor_clears() {
 
 #[test]
 fn a_report_of_a_former_round_is_ignored() {
-    let mut play = Play::new(Rules { fall: 1, ..RULES });
+    let mut play = Play::new(Rules { fall: 1, rise: 1, ..RULES });
     let id = play.tracker.sent(play.start);
     let silent = play.tracker.report(id, Sample::Silence("".into()), play.start + TIMEOUT);
     assert!(silent.keep_waiting);

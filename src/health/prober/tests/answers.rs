@@ -164,7 +164,10 @@ async fn a_body_that_trickles_matters_only_if_it_is_looked_at() {
         }
     }
     let address = once(trickle).await;
-    assert_eq!(first_verdict(http(address)).await.0, Verdict::Up);
+    let mut watched = Watched::up(http(address)).await;
+    watched.quiet_until(Kind::Success, 4).await;
+    let stats = watched.stats();
+    assert_eq!(stats.results(Kind::Silence), 0, "no probe waits for the rest of the last answer: {stats:?}");
     let check = http_check(address, |http| http.contains = Some("ok".into()));
     assert_eq!(first_verdict(check).await, down("no answer in 80ms"));
 }

@@ -33,6 +33,30 @@ async fn a_server_that_never_answers_is_down_by_silence() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_down_by_silence_is_left_no_waiting_connections() {
+    let open = Arc::new(());
+    let held = open.clone();
+    let address = server(move |mut stream, _| {
+        let held = held.clone();
+        async move {
+            while !matches!(stream.read(&mut [0; 4096]).await, Ok(0) | Err(_)) {}
+            drop(held);
+        }
+    })
+    .await;
+    // The next probe after the verdict is far away.
+    let check = with(http(address), |check| (check.every, check.timeout) = (PLENTY * 100, ms(80)));
+    let mut watched = Watched::new(&[check]);
+    assert_eq!(watched.event().await.verdict, Verdict::Down);
+    assert_eq!(watched.stats().connects(), 4);
+    let enough = Instant::now() + PLENTY;
+    while Arc::strong_count(&open) > 2 {
+        assert!(Instant::now() < enough, "{} connections still open", Arc::strong_count(&open) - 2);
+        sleep(ms(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_killed_server_is_noticed_by_its_closed_connection_not_by_the_next_probe() {
     let origin = origin().await;
     let slow = with(http(origin.address()), |check| (check.every, check.timeout) = (PLENTY * 10, PLENTY));
@@ -163,6 +187,21 @@ async fn one_lost_answer_is_no_failure_and_the_new_connection_is_kept() {
     let stats = watched.stats();
     assert_eq!((stats.results(Kind::Silence), stats.results(Kind::Hard)), (1, 0));
     assert_eq!(stats.connects(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_while_silence_is_confirmed_clears_it() {
+    // Slow on the first connection, silent on all others.
+    let address = server(|mut stream, number| async move {
+        while request(&mut stream).await.is_some() {
+            sleep(if number == 0 { ms(120) } else { PLENTY }).await;
+            let _ = stream.write_all(OK).await;
+        }
+    })
+    .await;
+    let mut watched = Watched::up(with(http(address), |check| check.every = ms(200))).await;
+    watched.quiet_until(Kind::Success, 5).await;
+    assert!(watched.stats().results(Kind::Silence) >= 4);
 }
 
 /// The answer comes in time, but this machine looks up from other work long after the time-out.

@@ -1,0 +1,115 @@
+//! How long it takes from a fault of an origin to the verdict, and what a probe costs.
+//!
+//! `cargo bench --bench health` prints p50, p99 and the worst of many kills and hangs on loopback, and processor time a
+//! probe with a thousand origins on keep-alive connections (the origins' own time included, as they share the process).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use meridian::config::settings::{Check, CheckKind, HttpCheck};
+use meridian::demo::origin::Origin;
+use meridian::health::stats::Kind;
+use meridian::health::{Event, Prober, Target, Verdict};
+use tokio::sync::mpsc;
+
+/// The defaults of a zone file.
+const EVERY: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(250);
+const FALL: u32 = 3;
+
+fn target(address: SocketAddr, rise: u32) -> Target {
+    let http = HttpCheck { path: "/healthz".into(), host: "live.example".into(), status: vec![], contains: None };
+    let kind = CheckKind::Http(http);
+    Target {
+        address,
+        check: Arc::new(Check { kind, every: EVERY, timeout: TIMEOUT, fall: FALL, rise, port: address.port() }),
+    }
+}
+
+async fn until(events: &mut mpsc::Receiver<Event>, verdict: Verdict) -> Event {
+    loop {
+        let event = events.recv().await.expect("the prober lives");
+        if event.verdict == verdict {
+            return event;
+        }
+    }
+}
+
+fn print(what: &str, mut times: Vec<Duration>, bound: Option<Duration>) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    print!("{what}: p50 {:.1?}, p99 {:.1?}, worst {:.1?} of {}", at(0.5), at(0.99), at(1.0), times.len());
+    println!("{}", bound.map(|bound| format!("; bound {bound:.0?}")).unwrap_or_default());
+}
+
+async fn faults() {
+    let origin = Origin::bind("127.0.0.41:0".parse().expect("an address")).await.expect("a free port");
+    let (sender, mut events) = mpsc::channel(16);
+    let mut prober = Prober::new(sender);
+    prober.retarget(&[target(origin.address(), 1)]);
+    until(&mut events, Verdict::Up).await;
+    let (mut kills, mut hangs) = (vec![], vec![]);
+    for round in 0..100u32 {
+        // At another time of the interval each round.
+        tokio::time::sleep(EVERY * (round * 37 % 100) / 100).await;
+        let fault = Instant::now();
+        if round % 2 == 0 {
+            origin.kill().await
+        } else {
+            origin.hang().await.expect("it was up")
+        }
+        let event = until(&mut events, Verdict::Down).await;
+        if round % 2 == 0 { &mut kills } else { &mut hangs }.push(event.at.duration_since(fault));
+        origin.revive().await.expect("the port is free");
+        until(&mut events, Verdict::Up).await;
+    }
+    print("killed to down", kills, None);
+    print("hung to down", hangs, Some(EVERY + TIMEOUT * 2 + Duration::from_millis(20) * FALL));
+}
+
+/// Processor time of this process so far, user and system, in clock ticks of 10 ms (proc(5), stat).
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("proc is mounted");
+    let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+    after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+async fn cost() {
+    let mut origins = vec![];
+    for n in 0..1_000u32 {
+        let address = SocketAddr::from(([127, 0, (1 + n / 250) as u8, (1 + n % 250) as u8], 0));
+        match Origin::bind(address).await {
+            Ok(origin) => origins.push(origin),
+            Err(error) => break println!("{error}: only {} origins", origins.len()),
+        }
+    }
+    let targets: Vec<Target> = origins.iter().map(|origin| target(origin.address(), 1)).collect();
+    let (sender, mut events) = mpsc::channel(2 * targets.len() + 1);
+    let mut prober = Prober::new(sender);
+    let start = Instant::now();
+    prober.retarget(&targets);
+    let left = prober.first_round(Duration::from_secs(10)).await;
+    println!("first round of {} targets: {:.1?}, {left} without a verdict", targets.len(), start.elapsed());
+    let probes = |prober: &Prober| prober.stats().targets().iter().map(|t| t.results(Kind::Success)).sum::<u64>();
+    let (before, used) = (probes(&prober), ticks());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (count, used) = (probes(&prober) - before, ticks() - used);
+    let each =
+        Duration::from_millis(10) * u32::try_from(used).expect("few") / u32::try_from(count).expect("few").max(1);
+    println!("{count} probes in 10 s: {each:.1?} of processor time each, origin included");
+    let mut downs = 0;
+    while let Ok(event) = events.try_recv() {
+        downs += u32::from(event.verdict == Verdict::Down);
+    }
+    println!("false down verdicts: {downs}");
+}
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` only wants to know that it runs.
+    if std::env::args().any(|argument| argument == "--bench") {
+        faults().await;
+        cost().await;
+    }
+}
