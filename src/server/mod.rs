@@ -10,6 +10,7 @@
 
 pub mod connections;
 pub mod counters;
+mod descriptors;
 // recvmmsg and sendmmsg have no safe wrapper that keeps the local address; see the module.
 #[allow(unsafe_code)]
 mod mmsg;
@@ -144,14 +145,18 @@ impl Sockets {
 
     /// Begins to answer from whatever snapshot is published at the time of each query, until `shutdown`.
     ///
+    /// Raises the process's soft limit of open files as far as `limits` need it; where the hard limit is too low, fewer
+    /// connections are taken, so that a flood of them leaves descriptors for everything else.
+    ///
     /// Must be called within a tokio runtime, on which TCP is served; UDP workers are threads of their own. Fails
     /// when a thread or a reactor registration can't be had; whatever had begun stops then.
     pub fn serve<S: Answers>(
         self,
         published: Arc<ArcSwap<S>>,
-        limits: TcpLimits,
+        mut limits: TcpLimits,
         shutdown: CancellationToken,
     ) -> io::Result<Running> {
+        limits.connections = descriptors::for_connections(limits.connections);
         let connections = Arc::new(Connections::new(limits, &shutdown));
         let listeners = self.tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
         let mut running =
