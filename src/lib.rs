@@ -24,6 +24,7 @@
 pub mod answer;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod geo;
 pub mod health;

@@ -1,0 +1,5 @@
+//! The loop that changes the world.
+
+pub mod retired;
+pub mod serials;
+pub mod watch;
