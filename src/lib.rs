@@ -21,6 +21,7 @@
 //! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod answer;
 pub mod cli;
 pub mod config;

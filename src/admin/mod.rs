@@ -1,0 +1,3 @@
+//! HTTP API and metrics.
+
+pub mod listen;
