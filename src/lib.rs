@@ -27,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod explain;
 pub mod geo;
 pub mod health;
 pub mod server;

@@ -1,0 +1,334 @@
+//! An explanation as text, for people.
+
+use std::fmt::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Basis, Explanation, Location, RegionFacts, ServerFacts, Steering};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const HEAD: Style = Style::new().bold();
+
+impl fmt::Display for Explanation {
+    /// With colours; print it through a stream that strips them where they do not belong.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.basis == Basis::Files {
+            writeln!(f, "no running server was asked: verdicts unknown, all taken as up")?;
+        }
+        let question = &self.question;
+        writeln!(f, "{HEAD}{} {} for {}{HEAD:#}", question.name, question.rtype, question.client)?;
+        match &self.zone {
+            Some(zone) => writeln!(f, "  zone      {} serial {} from {}", zone.name, zone.serial, zone.file)?,
+            None => writeln!(f, "  zone      none of ours")?,
+        }
+        self.location.write(f)?;
+        if let Some(steering) = &self.steering {
+            steering.write(f, self.at)?;
+        }
+        self.write_message(f)
+    }
+}
+
+impl Location {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        if let (Some(latitude), Some(longitude)) = (self.latitude, self.longitude) {
+            words.push(format!("{latitude:.2}, {longitude:.2}"));
+        }
+        if let Some(country) = &self.country {
+            words.push(match &self.subdivision {
+                Some(subdivision) => format!("{country}-{subdivision}"),
+                None => country.clone(),
+            });
+        }
+        words.extend(self.continent.clone());
+        words.extend(self.asn.map(|asn| format!("AS{asn}")));
+        if words.is_empty() {
+            words.push("unknown: no database places this client".to_owned());
+        }
+        writeln!(f, "  location  {}", words.join("  "))?;
+        for said in &self.said_by {
+            writeln!(f, "            {} from {}", said.attribute, said.file)?;
+        }
+        Ok(())
+    }
+}
+
+impl Steering {
+    fn write(&self, f: &mut fmt::Formatter<'_>, at: u64) -> fmt::Result {
+        let by = match &self.rule {
+            Some(rule) => format!("rule {} of {} (from {})", rule.number, rule.of, rule.from.join(", ")),
+            None => "the stream's own settings".to_owned(),
+        };
+        writeln!(f, "  stream    {}: {} by {by}", self.stream, self.policy)?;
+        writeln!(f, "  cell      {}, alike for all of {}", self.cell, self.block)?;
+        if self.all_down {
+            writeln!(f, "  {BAD}every region is down{BAD:#}")?;
+        }
+        writeln!(f)?;
+        let weighted = self.regions.iter().any(|region| region.weight.is_some());
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(
+            ["", "region", "cost ms", "km"].into_iter().chain(weighted.then_some("weight")).chain(["state", "why"]),
+        );
+        for region in &self.regions {
+            table.add_row(region.row(weighted));
+        }
+        for number in [2, 3] {
+            table.column_mut(number).expect("the header has these").set_cell_alignment(CellAlignment::Right);
+        }
+        for line in table.to_string().lines() {
+            writeln!(f, "  {}", line.trim_end())?;
+        }
+        writeln!(f)?;
+        for region in self.regions.iter().filter(|region| region.chosen || !region.up) {
+            for server in &region.servers {
+                server.write(f, &region.name, at)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RegionFacts {
+    fn row(&self, weighted: bool) -> Vec<String> {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
+        let mut row = vec![
+            if self.chosen { "->" } else { "" }.to_owned(),
+            self.name.clone(),
+            number(self.cost_ms),
+            number(self.distance_km),
+        ];
+        if weighted {
+            row.push(self.weight.map_or("-".to_owned(), |weight| weight.to_string()));
+        }
+        row.push(if self.up { "up" } else { "down" }.to_owned());
+        row.push(self.why.clone());
+        row
+    }
+}
+
+impl ServerFacts {
+    fn write(&self, f: &mut fmt::Formatter<'_>, region: &str, at: u64) -> fmt::Result {
+        let style = if self.verdict == "down" { BAD } else { GOOD };
+        let mut line = format!("  {region}  {:<15}  {style}{}{style:#}", self.address, self.verdict);
+        if let Some(since) = self.since {
+            write!(line, " for {}", ago(at.saturating_sub(since)))?;
+        }
+        if let Some(cause) = &self.cause {
+            write!(line, " ({cause})")?;
+        }
+        if self.given {
+            line.push_str("  <- given");
+        }
+        writeln!(f, "{line}")
+    }
+}
+
+impl Explanation {
+    /// As dig shows a message.
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = &self.answer;
+        writeln!(f, "\n;; status: {}, flags: {}", answer.rcode, answer.flags.join(" "))?;
+        if let Some(scope) = answer.scope {
+            writeln!(f, "; CLIENT-SUBNET: {}/{scope}", self.question.client)?;
+        }
+        writeln!(f, ";; QUESTION SECTION:\n;{} IN {}", self.question.name, self.question.rtype)?;
+        for (section, records) in
+            [("ANSWER", &answer.answer), ("AUTHORITY", &answer.authority), ("ADDITIONAL", &answer.additional)]
+        {
+            if !records.is_empty() {
+                writeln!(f, "\n;; {section} SECTION:")?;
+            }
+            for record in records {
+                writeln!(f, "{record}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::{Answer, Question, RuleFacts, SaidBy, ZoneFacts};
+
+    fn server(address: &str, verdict: &str, cause: Option<&str>, given: bool) -> ServerFacts {
+        ServerFacts {
+            address: address.into(),
+            verdict: verdict.into(),
+            cause: cause.map(str::to_owned),
+            since: cause.map(|_| 1_790_000_000),
+            given,
+        }
+    }
+
+    fn region(name: &str, cost: f64, up: bool, chosen: bool, why: &str, servers: Vec<ServerFacts>) -> RegionFacts {
+        RegionFacts {
+            name: name.into(),
+            cost_ms: Some(cost),
+            distance_km: Some((cost - 8.0) / 0.02),
+            bias_ms: 0,
+            weight: None,
+            up,
+            chosen,
+            why: why.into(),
+            servers,
+        }
+    }
+
+    fn explanation() -> Explanation {
+        Explanation {
+            basis: Basis::Server,
+            generation: 3,
+            at: 1_790_000_042,
+            question: Question {
+                name: "live.stream.example.".into(),
+                rtype: "A".into(),
+                client: "203.0.113.0/24".into(),
+            },
+            zone: Some(ZoneFacts {
+                name: "stream.example.".into(),
+                serial: 1_790_000_000,
+                file: "zones/stream.example.toml".into(),
+            }),
+            location: Location {
+                latitude: Some(51.5074),
+                longitude: Some(-0.1278),
+                country: Some("GB".into()),
+                subdivision: Some("ENG".into()),
+                continent: Some("Europe".into()),
+                asn: None,
+                said_by: vec![SaidBy { attribute: "location, country".into(), file: "geoip/world.mmdb".into() }],
+            },
+            steering: Some(Steering {
+                stream: "live".into(),
+                policy: "nearest".into(),
+                rule: Some(RuleFacts { number: 1, of: 2, from: vec!["GB".into(), "IE".into()] }),
+                cell: 17,
+                block: "203.0.112.0/20".into(),
+                regions: vec![
+                    region(
+                        "eu-west",
+                        12.4,
+                        false,
+                        false,
+                        "down: 0 of 1 servers up, 1 needed",
+                        vec![server("192.0.2.11", "down", Some("connection refused"), false)],
+                    ),
+                    region(
+                        "us-east",
+                        126.0,
+                        true,
+                        true,
+                        "chosen: the nearest that is up",
+                        vec![
+                            server("198.51.100.11", "up", Some("200 OK in 1.2 ms"), true),
+                            server("198.51.100.12", "unknown", None, true),
+                        ],
+                    ),
+                    region("ap", 225.0, true, false, "99 ms farther", vec![]),
+                ],
+                chosen: Some("us-east".into()),
+                all_down: false,
+            }),
+            answer: Answer {
+                rcode: "NOERROR".into(),
+                flags: vec!["qr".into(), "aa".into()],
+                scope: Some(20),
+                answer: vec![
+                    "live.stream.example. 10 IN A 198.51.100.11".into(),
+                    "live.stream.example. 10 IN A 198.51.100.12".into(),
+                ],
+                authority: vec![],
+                additional: vec![],
+            },
+        }
+    }
+
+    fn plain(explanation: &Explanation) -> String {
+        anstream::adapter::strip_str(&explanation.to_string()).to_string()
+    }
+
+    #[test]
+    fn each_step_of_a_choice_is_told() {
+        insta::assert_snapshot!(plain(&explanation()), @r"
+        live.stream.example. A for 203.0.113.0/24
+          zone      stream.example. serial 1790000000 from zones/stream.example.toml
+          location  51.51, -0.13  GB-ENG  Europe
+                    location, country from geoip/world.mmdb
+          stream    live: nearest by rule 1 of 2 (from GB, IE)
+          cell      17, alike for all of 203.0.112.0/20
+
+               region   cost ms     km  state  why
+               eu-west       12    220  down   down: 0 of 1 servers up, 1 needed
+           ->  us-east      126   5900  up     chosen: the nearest that is up
+               ap           225  10850  up     99 ms farther
+
+          eu-west  192.0.2.11       down for 42 s (connection refused)
+          us-east  198.51.100.11    up for 42 s (200 OK in 1.2 ms)  <- given
+          us-east  198.51.100.12    unknown  <- given
+
+        ;; status: NOERROR, flags: qr aa
+        ; CLIENT-SUBNET: 203.0.113.0/24/20
+        ;; QUESTION SECTION:
+        ;live.stream.example. IN A
+
+        ;; ANSWER SECTION:
+        live.stream.example. 10 IN A 198.51.100.11
+        live.stream.example. 10 IN A 198.51.100.12
+        ");
+    }
+
+    #[test]
+    fn an_explanation_from_files_says_so_on_its_first_line() {
+        let text = plain(&Explanation { basis: Basis::Files, ..explanation() });
+        assert_eq!(text.lines().next(), Some("no running server was asked: verdicts unknown, all taken as up"));
+    }
+
+    #[test]
+    fn a_client_that_no_database_knows_and_a_name_not_ours_are_told() {
+        let refused = Answer {
+            rcode: "REFUSED".into(),
+            flags: vec!["qr".into()],
+            scope: None,
+            answer: vec![],
+            authority: vec![],
+            additional: vec![],
+        };
+        let text = plain(&Explanation {
+            zone: None,
+            location: Location::default(),
+            steering: None,
+            answer: refused,
+            ..explanation()
+        });
+        insta::assert_snapshot!(text, @r"
+        live.stream.example. A for 203.0.113.0/24
+          zone      none of ours
+          location  unknown: no database places this client
+
+        ;; status: REFUSED, flags: qr
+        ;; QUESTION SECTION:
+        ;live.stream.example. IN A
+        ");
+    }
+
+    #[test]
+    fn json_comes_back_as_it_was() {
+        let json = serde_json::to_string(&explanation()).unwrap();
+        assert!(json.contains(r#""question":{"name":"live.stream.example.","type":"A","client":"203.0.113.0/24"}"#));
+        assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explanation());
+    }
+}
