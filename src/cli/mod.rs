@@ -1,3 +1,137 @@
-//! One file a command.
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done, 1 the answer is no, 2 wrong usage.
 
+pub mod ask;
 pub mod check;
+pub mod delegation;
+pub mod explain;
+pub mod log;
+pub mod serve;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::Diagnostic;
+use crate::config::settings::Overrides;
+use crate::control::load::Sources;
+
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\n\nThe bundled location database is made from IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0.",
+    "\nThe built-in cities and countries are from GeoNames (https://www.geonames.org), CC BY 4.0."
+);
+
+/// GeoDNS authoritative server for live streaming: each viewer gets the nearest healthy region
+#[derive(Parser)]
+#[command(name = "meridian", version, long_version = LONG_VERSION, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer queries
+    Serve(serve::ServeArgs),
+    /// Tell every fault of every file in one run; exit code 1 if there is an error
+    Check(CheckArgs),
+    /// Tell why an answer is what it is
+    Explain(explain::ExplainArgs),
+    /// Print the records to put in the parent zone: NS and glue
+    Delegation(delegation::DelegationArgs),
+    /// Print completions for a shell
+    Completions { shell: Shell },
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Zone files, or directories of them [default: the node's own zones]
+    paths: Vec<PathBuf>,
+    /// The node's own settings [default: meridian.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What commands read.
+#[derive(Args, Clone, Default)]
+pub struct FileArgs {
+    /// The node's own settings [default: meridian.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A directory of zone files, or one file [default: zones]
+    #[arg(long, value_name = "DIR")]
+    zones: Option<PathBuf>,
+    /// A location database, or a directory of them; may be repeated, the first that knows an attribute gives it
+    /// [default: geoip if it is there, else the bundled database]
+    #[arg(long, value_name = "PATH")]
+    geoip: Vec<PathBuf>,
+}
+
+/// Where a server listens and keeps its state.
+#[derive(Args, Clone, Default)]
+pub struct NodeArgs {
+    /// Answer DNS over UDP and TCP on this address; may be repeated [default: 127.0.0.1:5300]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// HTTP API and metrics [default: 127.0.0.1:8053]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Threads that answer UDP [default: one a core]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroU16>,
+}
+
+impl FileArgs {
+    fn sources(&self) -> Sources {
+        let flags = Overrides { zones: self.zones.clone(), geoip: self.geoip.clone(), ..Overrides::default() };
+        Sources { config: self.config.clone(), flags }
+    }
+}
+
+/// Runs the command that the arguments ask for.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => Ok(serve::run(&args)),
+        Command::Check(CheckArgs { paths, config, json }) => {
+            check::run(&paths, config.as_deref(), json, &mut anstream::stdout())
+        }
+        Command::Explain(args) => explain::run(&args, &mut anstream::stdout()),
+        Command::Delegation(args) => delegation::run(&args, &mut anstream::stdout()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut io::stdout());
+            Ok(0)
+        }
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        // Who reads us has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot print: {error}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A word to the operator, on standard error.
+fn complain(what: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "meridian: {what}");
+}
+
+/// All faults, as `check` prints them.
+fn complain_of(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        let _ = writeln!(anstream::stderr(), "{diagnostic}");
+    }
+}

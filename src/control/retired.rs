@@ -14,11 +14,13 @@ pub struct Retired<T> {
     kept: VecDeque<Arc<T>>,
 }
 
-impl<T> Retired<T> {
-    pub fn new() -> Retired<T> {
+impl<T> Default for Retired<T> {
+    fn default() -> Retired<T> {
         Retired { kept: VecDeque::new() }
     }
+}
 
+impl<T> Retired<T> {
     /// Takes what the swap gave back. From then on no reader can come by a new reference to it.
     pub fn keep(&mut self, old: Arc<T>) {
         if self.kept.len() == LIMIT {
@@ -46,7 +48,7 @@ mod tests {
     #[test]
     fn a_value_still_read_is_kept_and_one_unread_is_given_up() {
         let (reader, unread) = (Arc::new(1), Arc::new(2));
-        let mut retired = Retired::new();
+        let mut retired = Retired::default();
         retired.keep(Arc::clone(&reader));
         retired.keep(unread);
         assert_eq!(retired.take_unread(), [Arc::new(2)]);
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_stuck_reader_cannot_make_it_grow() {
-        let mut retired = Retired::new();
+        let mut retired = Retired::default();
         let readers: Vec<_> = (0..LIMIT + 10).map(Arc::new).collect();
         for reader in &readers {
             retired.keep(Arc::clone(reader));

@@ -55,7 +55,8 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// `inputs` are files, and directories of which each `.toml` and `.mmdb` file counts. Blocks on the file system.
+    /// `inputs` are files, and directories of which each file of configuration, database or certificates counts. Blocks
+    /// on the file system.
     pub fn take(inputs: &[PathBuf]) -> Fingerprint {
         let mut files = BTreeMap::new();
         for input in inputs {
@@ -64,7 +65,7 @@ impl Fingerprint {
                     // An empty directory is another thing than a missing one.
                     files.insert(input.clone(), None);
                     let paths = entries.flatten().map(|entry| entry.path());
-                    for path in paths.filter(|path| path.extension().is_some_and(|e| e == "toml" || e == "mmdb")) {
+                    for path in paths.filter(|path| is_input(path)) {
                         let stamp = Stamp::of(&path);
                         files.insert(path, stamp);
                     }
@@ -78,6 +79,16 @@ impl Fingerprint {
         }
         Fingerprint { files }
     }
+
+    /// Joins what was taken of other inputs.
+    pub fn add(&mut self, other: &Fingerprint) {
+        self.files.extend(other.files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
+    }
+}
+
+/// By its ending. Certificates count in any directory: a check whose CA file is missing is mended by adding it.
+fn is_input(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["toml", "mmdb", "pem", "crt"].iter().any(|known| ending == *known))
 }
 
 enum Wake {
@@ -93,8 +104,9 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// `on_change` runs on the watcher's thread, once for each new state of the inputs.
-    pub fn start(on_change: impl FnMut() + Send + 'static) -> std::io::Result<Watcher> {
+    /// `on_change` runs on the watcher's thread, once for each new state of the inputs; when it gives false, it is told
+    /// again at the next look.
+    pub fn start(on_change: impl FnMut() -> bool + Send + 'static) -> std::io::Result<Watcher> {
         let (wake, woken) = mpsc::channel();
         let events = wake.clone();
         let thread = thread::Builder::new().name("watch".into()).spawn(move || run(events, &woken, on_change))?;
@@ -117,7 +129,7 @@ impl Drop for Watcher {
     }
 }
 
-fn run(events: mpsc::Sender<Wake>, woken: &mpsc::Receiver<Wake>, mut on_change: impl FnMut()) {
+fn run(events: mpsc::Sender<Wake>, woken: &mpsc::Receiver<Wake>, mut on_change: impl FnMut() -> bool) {
     let mut directories = Directories::new(events);
     let (mut inputs, mut last) = (Vec::new(), Fingerprint::default());
     loop {
@@ -129,9 +141,8 @@ fn run(events: mpsc::Sender<Wake>, woken: &mpsc::Receiver<Wake>, mut on_change: 
         // Watch first, look second: what changes in between is seen by one of them.
         directories.watch(&inputs);
         let now = Fingerprint::take(&inputs);
-        if now != last {
+        if now != last && on_change() {
             last = now;
-            on_change();
         }
     }
 }
@@ -206,7 +217,7 @@ mod tests {
         fs::create_dir(dir.path().join("zones")).unwrap();
         fs::write(dir.path().join("zones/a.toml"), "one").unwrap();
         let (seen, changes) = mpsc::channel();
-        let watcher = Watcher::start(move || seen.send(()).unwrap_or_default()).unwrap();
+        let watcher = Watcher::start(move || seen.send(()).is_ok()).unwrap();
         let inputs = inputs(dir.path());
         let loaded = Fingerprint::take(&inputs);
         watcher.watch(inputs, loaded);
@@ -278,7 +289,7 @@ mod tests {
         let loaded = Fingerprint::take(&inputs);
         fs::write(&inputs[0], "half and half").unwrap();
         let (seen, changes) = mpsc::channel();
-        let watcher = Watcher::start(move || seen.send(()).unwrap_or_default()).unwrap();
+        let watcher = Watcher::start(move || seen.send(()).is_ok()).unwrap();
         watcher.watch(inputs, loaded);
         assert!(changes.recv_timeout(POLL / 2).is_ok());
     }

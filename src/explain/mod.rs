@@ -1,9 +1,10 @@
 //! Why an answer is what it is: every step of the choice, taken from the code that answers.
 //!
-//! [`Explanation`] is the one shape of it, with three users: the admin API gives it as JSON, `meridian explain` prints it
-//! as text ([`show`]) or as JSON. The JSON is stable: fields are added, never renamed or removed. Names are absolute,
+//! [`Explanation`] is the one shape of it: [`ask`] makes it, the admin API gives it as JSON, `meridian explain` prints it as
+//! text ([`show`]) or as JSON. The JSON is stable: fields are added, never renamed or removed. Names are absolute,
 //! times are Unix seconds, costs are ms, distances km.
 
+pub mod ask;
 pub mod show;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct ZoneFacts {
 /// What the databases say of the client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Location {
+    /// The block around the client of which all this is said.
+    pub network: String,
     pub latitude: Option<f64>,
     pub longitude: Option<f64>,
     pub country: Option<String>,
@@ -66,7 +69,8 @@ pub struct Location {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SaidBy {
     pub attribute: String,
-    pub file: String,
+    /// A database file, the overrides, or what follows from the country.
+    pub by: String,
 }
 
 /// How a steered name chose.
@@ -77,12 +81,13 @@ pub struct Steering {
     pub policy: String,
     /// `None`: the stream's own settings apply.
     pub rule: Option<RuleFacts>,
-    pub cell: u16,
-    /// The coarsest block around the client that is steered alike.
+    /// `None` when the fallback name was given.
+    pub cell: Option<u16>,
+    /// The clients that get this very answer: the scope of the answer around the client.
     pub block: String,
     /// Every region of the zone, in the order in which this client may be sent to them; those it never is at the end.
     pub regions: Vec<RegionFacts>,
-    /// `None`: no region of the stream declares an address of the type, or the fallback name was given.
+    /// `None`: no region that this client may be sent to has an address of the type, or the fallback name was given.
     pub chosen: Option<String>,
     /// Every region was down, so all were taken as up (or the fallback name was given).
     pub all_down: bool,
@@ -116,7 +121,7 @@ pub struct RegionFacts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     pub address: String,
-    /// `up`, `down` or `unknown`.
+    /// `up`, `down`, `unknown` (no result yet, counts as up) or `unprobed` (no check, always up).
     pub verdict: String,
     /// What the last change of the verdict followed from.
     pub cause: Option<String>,

@@ -50,7 +50,7 @@ impl Location {
         }
         writeln!(f, "  location  {}", words.join("  "))?;
         for said in &self.said_by {
-            writeln!(f, "            {} from {}", said.attribute, said.file)?;
+            writeln!(f, "            {}: {}", said.attribute, said.by)?;
         }
         Ok(())
     }
@@ -63,7 +63,8 @@ impl Steering {
             None => "the stream's own settings".to_owned(),
         };
         writeln!(f, "  stream    {}: {} by {by}", self.stream, self.policy)?;
-        writeln!(f, "  cell      {}, alike for all of {}", self.cell, self.block)?;
+        let cell = self.cell.map_or("-".to_owned(), |cell| cell.to_string());
+        writeln!(f, "  cell      {cell}; the answer is for {}", self.block)?;
         if self.all_down {
             writeln!(f, "  {BAD}every region is down{BAD:#}")?;
         }
@@ -204,19 +205,20 @@ mod tests {
                 file: "zones/stream.example.toml".into(),
             }),
             location: Location {
+                network: "203.0.113.0/24".into(),
                 latitude: Some(51.5074),
                 longitude: Some(-0.1278),
                 country: Some("GB".into()),
                 subdivision: Some("ENG".into()),
                 continent: Some("Europe".into()),
                 asn: None,
-                said_by: vec![SaidBy { attribute: "location, country".into(), file: "geoip/world.mmdb".into() }],
+                said_by: vec![SaidBy { attribute: "location, country".into(), by: "world.mmdb".into() }],
             },
             steering: Some(Steering {
                 stream: "live".into(),
                 policy: "nearest".into(),
                 rule: Some(RuleFacts { number: 1, of: 2, from: vec!["GB".into(), "IE".into()] }),
-                cell: 17,
+                cell: Some(17),
                 block: "203.0.112.0/20".into(),
                 regions: vec![
                     region(
@@ -224,7 +226,7 @@ mod tests {
                         12.4,
                         false,
                         false,
-                        "down: 0 of 1 servers up, 1 needed",
+                        "0 of 1 servers up, 1 needed",
                         vec![server("192.0.2.11", "down", Some("connection refused"), false)],
                     ),
                     region(
@@ -232,13 +234,13 @@ mod tests {
                         126.0,
                         true,
                         true,
-                        "chosen: the nearest that is up",
+                        "the nearest that is up",
                         vec![
                             server("198.51.100.11", "up", Some("200 OK in 1.2 ms"), true),
                             server("198.51.100.12", "unknown", None, true),
                         ],
                     ),
-                    region("ap", 225.0, true, false, "99 ms farther", vec![]),
+                    region("ap", 225.0, true, false, "99 ms more", vec![]),
                 ],
                 chosen: Some("us-east".into()),
                 all_down: false,
@@ -267,14 +269,14 @@ mod tests {
         live.stream.example. A for 203.0.113.0/24
           zone      stream.example. serial 1790000000 from zones/stream.example.toml
           location  51.51, -0.13  GB-ENG  Europe
-                    location, country from geoip/world.mmdb
+                    location, country: world.mmdb
           stream    live: nearest by rule 1 of 2 (from GB, IE)
-          cell      17, alike for all of 203.0.112.0/20
+          cell      17; the answer is for 203.0.112.0/20
 
                region   cost ms     km  state  why
-               eu-west       12    220  down   down: 0 of 1 servers up, 1 needed
-           ->  us-east      126   5900  up     chosen: the nearest that is up
-               ap           225  10850  up     99 ms farther
+               eu-west       12    220  down   0 of 1 servers up, 1 needed
+           ->  us-east      126   5900  up     the nearest that is up
+               ap           225  10850  up     99 ms more
 
           eu-west  192.0.2.11       down for 42 s (connection refused)
           us-east  198.51.100.11    up for 42 s (200 OK in 1.2 ms)  <- given

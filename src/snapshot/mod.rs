@@ -134,6 +134,11 @@ impl Snapshot {
         Snapshot { generation: self.generation + 1, compiled: self.compiled.clone(), verdicts, fleets }
     }
 
+    /// The same as the successor of `current`, which may have moved on from the one this was compiled after.
+    pub fn following(self, current: &Snapshot) -> Snapshot {
+        Snapshot { generation: current.generation + 1, ..self }
+    }
+
     /// Counts up by one with every snapshot made from another.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -1,0 +1,115 @@
+//! `meridian serve`: a node until a signal ends it.
+
+use std::path::PathBuf;
+
+use axum::Router;
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::log::LogArgs;
+use super::{FileArgs, NodeArgs, complain, complain_of};
+use crate::config::settings::Overrides;
+use crate::control::Event;
+use crate::control::load::Sources;
+use crate::node::{self, StartError};
+
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where serials are kept over a restart [default: state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Serves until SIGTERM or SIGINT and gives the exit code. SIGHUP reloads.
+pub fn run(args: &ServeArgs) -> u8 {
+    args.log.start();
+    let mut sources = args.files.sources();
+    sources.flags = Overrides {
+        listen: args.node.listen.clone(),
+        admin: args.node.admin,
+        workers: args.node.workers,
+        state: args.state.clone(),
+        ..sources.flags
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("not started: {error}"));
+            return 1;
+        }
+    };
+    match runtime.block_on(serve(sources)) {
+        Ok(()) => 0,
+        Err(error) => {
+            if let StartError::Refused(diagnostics) = &error {
+                complain_of(diagnostics);
+            }
+            complain(&error.to_string());
+            1
+        }
+    }
+}
+
+async fn serve(sources: Sources) -> Result<(), StartError> {
+    let stop = CancellationToken::new();
+    let signals = Signals::listen().map_err(StartError::System)?;
+    // From here on, so that a signal during a long start is not lost.
+    let (terminated, hangups) = signals.split(stop.clone());
+    let node = node::start(sources, Router::new(), stop.clone()).await?;
+    let reloads = tokio::spawn(reload_on(hangups, node.events.clone()));
+    node.stopped().await;
+    reloads.abort();
+    terminated.abort();
+    info!("stopped");
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Cancels `stop` at the first signal to end.
+    fn split(self, stop: CancellationToken) -> (tokio::task::JoinHandle<()>, Signal) {
+        let Signals { mut terminate, mut interrupt, hangup } = self;
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => info!("SIGTERM: answering what was received, then stopping"),
+                _ = interrupt.recv() => info!("SIGINT: answering what was received, then stopping"),
+            }
+            stop.cancel();
+        });
+        (task, hangup)
+    }
+}
+
+async fn reload_on(mut hangups: Signal, events: mpsc::Sender<Event>) {
+    while hangups.recv().await.is_some() {
+        info!("SIGHUP: reloading");
+        // The control loop logs the outcome.
+        let (reply, outcome) = oneshot::channel();
+        if events.send(Event::Reload(reply)).await.is_err() {
+            error!("the control loop has ended");
+        }
+        let _ = outcome.await;
+    }
+}

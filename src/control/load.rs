@@ -1,0 +1,234 @@
+//! From files to a compiled snapshot, all or nothing.
+//!
+//! Everything is read and checked before anything is taken: one fault in one file refuses the whole load, with every
+//! fault of every file in the refusal. Blocks on the file system and computes for up to seconds, so the control loop runs
+//! it on a thread of its own.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::warn;
+
+use super::serials::{Serials, open_state};
+use super::watch::Fingerprint;
+use crate::config::node::{self, load_node};
+use crate::config::settings::{CheckKind, Node, Overrides, Zone};
+use crate::config::{At, Diagnostic, geo_warnings, load_zones};
+use crate::geo::{Database, expand};
+use crate::snapshot::{Served, Snapshot};
+use crate::world::{Beliefs, verdict};
+
+/// Databases are looked for here when nothing else is said.
+const GEOIP: &str = "geoip";
+/// Prefixes placed by the operator, in a directory of databases.
+const OVERRIDES: &str = "overrides.toml";
+
+/// Where to read from: the configuration file, and the flags that beat it.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub config: Option<PathBuf>,
+    pub flags: Overrides,
+}
+
+/// Files that were read and found good.
+pub struct Files {
+    pub node: Node,
+    pub zones: Vec<Zone>,
+    pub database: Arc<Database>,
+    pub warnings: Vec<Diagnostic>,
+    seen: Seen,
+}
+
+/// What was looked at, and in what state it was.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub inputs: Vec<PathBuf>,
+    pub fingerprint: Fingerprint,
+    /// Of the databases alone.
+    databases: Fingerprint,
+}
+
+impl Seen {
+    fn note(&mut self, inputs: impl IntoIterator<Item = PathBuf>) -> Fingerprint {
+        let inputs: Vec<PathBuf> = inputs.into_iter().collect();
+        let fingerprint = Fingerprint::take(&inputs);
+        self.fingerprint.add(&fingerprint);
+        self.inputs.extend(inputs);
+        fingerprint
+    }
+}
+
+/// Why nothing was taken: at least one of the diagnostics is an error.
+#[derive(Debug)]
+pub struct Refused {
+    pub diagnostics: Vec<Diagnostic>,
+    pub seen: Seen,
+}
+
+/// What replaces the world of now.
+pub struct Loaded {
+    pub snapshot: Snapshot,
+    pub warnings: Vec<Diagnostic>,
+    pub seen: Seen,
+}
+
+/// A way to load anew, given the snapshot to follow and what is believed of targets.
+pub type Load = Arc<dyn Fn(&Snapshot, &Beliefs) -> Result<Loaded, Refused> + Send + Sync>;
+
+/// Reads everything. `known`: databases read before, taken again when their files are as they were.
+pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> Result<Files, Refused> {
+    let mut seen = Seen::default();
+    // Looked at before it is read, also where it is not there yet.
+    seen.note([sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into())]);
+    let (node, shared, mut diagnostics) = load_node(sources.config.as_deref());
+    let node = node.with(sources.flags.clone());
+    seen.note([node.zones.clone()]);
+    let geoip = node.geoip.clone().unwrap_or_else(|| vec![GEOIP.into()]);
+    seen.databases = seen.note(geoip.iter().cloned());
+
+    let zones = load_zones(std::slice::from_ref(&node.zones), &shared);
+    diagnostics.extend(zones.diagnostics);
+    seen.note(zones.zones.iter().flat_map(authorities));
+    let database = match known {
+        Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
+        _ => databases(&geoip, node.geoip.is_some()).map(Arc::new),
+    };
+    match database {
+        Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
+            diagnostics.extend(geo_warnings(&zones.zones, |rule| database.knows(rule)));
+            Ok(Files { node, zones: zones.zones, database, warnings: diagnostics, seen })
+        }
+        Ok(_) => Err(Refused { diagnostics, seen }),
+        Err(faults) => {
+            diagnostics.extend(faults);
+            Err(Refused { diagnostics, seen })
+        }
+    }
+}
+
+/// `named`: somebody wrote these paths, so they must hold something. Otherwise the bundled database will do.
+fn databases(paths: &[PathBuf], named: bool) -> Result<Database, Vec<Diagnostic>> {
+    let paths: Vec<PathBuf> = paths.iter().filter(|path| named || path.exists()).cloned().collect();
+    let files = expand(&paths).map_err(|fault| vec![fault])?;
+    let overrides = overrides_of(&paths).map_err(|fault| vec![fault])?;
+    match (files.is_empty(), &overrides) {
+        (true, None) if named && !paths.is_empty() => Err(vec![
+            Diagnostic::error(At::start(&paths[0]), "no location database (*.mmdb) there")
+                .help("put one there, or leave `geoip` out to use the bundled database"),
+        ]),
+        (true, None) => Ok(Database::bundled()),
+        _ => Database::load(&files, overrides.as_deref()),
+    }
+}
+
+/// The one file of prefixes that the operator placed.
+fn overrides_of(paths: &[PathBuf]) -> Result<Option<PathBuf>, Diagnostic> {
+    let mut found = paths.iter().map(|path| path.join(OVERRIDES)).filter(|file| file.exists());
+    let (first, second) = (found.next(), found.next());
+    match (&first, second) {
+        (Some(first), Some(second)) => Err(Diagnostic::error(At::start(&second), "a second file of overrides")
+            .rule("one file holds all overrides")
+            .help(format!("move its entries to {}", first.display()))),
+        _ => Ok(first),
+    }
+}
+
+/// The private CA files that the checks of a zone use.
+fn authorities(zone: &Zone) -> impl Iterator<Item = PathBuf> {
+    zone.regions.iter().filter_map(|region| match &region.check.as_ref()?.kind {
+        CheckKind::Https { ca: Some(ca), .. } => Some(ca.file.clone()),
+        CheckKind::Https { ca: None, .. } | CheckKind::Http(_) | CheckKind::Tcp => None,
+    })
+}
+
+/// Loads again and again from the same sources, with serials that never go back.
+pub struct Loader {
+    sources: Sources,
+    /// The settings that hold from start to end.
+    started: Node,
+    state: Option<PathBuf>,
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    serials: Serials,
+    database: (Fingerprint, Arc<Database>),
+}
+
+impl Loader {
+    /// `files`: the first reading of `sources`. Gives the first snapshot too. Blocks as long as compiling takes.
+    ///
+    /// A state directory that cannot be had costs the serials' memory and nothing else, so it is only warned of.
+    pub fn new(sources: Sources, files: Files) -> (Loader, Loaded) {
+        let state = open_state(&files.node.state);
+        if let Err(error) = &state {
+            warn!(
+                directory = %files.node.state.display(), %error,
+                "no state directory; after a restart, serials start from the files' times"
+            );
+        }
+        let state = state.ok();
+        let serials = state.as_deref().map(Serials::load).transpose().unwrap_or_else(|error| {
+            warn!(%error, "the saved serials cannot be read; serials start from the files' times");
+            None
+        });
+        let memory = Memory {
+            serials: serials.unwrap_or_default(),
+            database: (files.seen.databases.clone(), Arc::clone(&files.database)),
+        };
+        let loader = Loader { sources, started: files.node.clone(), state, memory: Mutex::new(memory) };
+        let loaded = loader.compile(files, None, &Beliefs::new());
+        (loader, loaded)
+    }
+
+    pub fn load(&self, previous: &Snapshot, beliefs: &Beliefs) -> Result<Loaded, Refused> {
+        // Not held while reading: the loads of one loader follow one another anyhow.
+        let known = self.memory().database.clone();
+        let mut files = read(&self.sources, Some(&known))?;
+        files.warnings.extend(self.not_now(&files.node));
+        Ok(self.compile(files, Some(previous), beliefs))
+    }
+
+    fn compile(&self, files: Files, previous: Option<&Snapshot>, beliefs: &Beliefs) -> Loaded {
+        let Files { zones, database, warnings, seen, .. } = files;
+        let mut memory = self.memory();
+        memory.database = (seen.databases.clone(), Arc::clone(&database));
+        let mut serials = memory.serials.clone();
+        let zones: Vec<Served> =
+            zones.into_iter().map(|zone| Served { serial: serials.give(&zone), zone: Arc::new(zone) }).collect();
+        if serials != memory.serials {
+            // Saved before it is served: a serial that anybody saw is not given again to another content.
+            if let Some(Err(error)) = self.state.as_deref().map(|state| serials.save(state)) {
+                warn!(%error, "the serials cannot be saved; after a restart they may go back");
+            }
+            memory.serials = serials;
+        }
+        drop(memory);
+        let snapshot = Snapshot::compile(zones, &database, |target| verdict(beliefs, target), previous);
+        Loaded { snapshot, warnings, seen }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        // Each change to it is whole, whatever panicked.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settings that a reload cannot change.
+    fn not_now(&self, node: &Node) -> Vec<Diagnostic> {
+        let file = self.sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into());
+        let started = &self.started;
+        [
+            ("listen", node.listen != started.listen),
+            ("workers", node.workers != started.workers),
+            ("state", node.state != started.state),
+            ("admin", node.admin != started.admin),
+            ("limits", node.tcp != started.tcp),
+        ]
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| {
+            Diagnostic::warning(At::start(&file), format!("`{key}` changed: it takes effect at the next start"))
+        })
+        .collect()
+    }
+}

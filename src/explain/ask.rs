@@ -1,0 +1,327 @@
+//! The question put to the answering code, and what it looked at on its way.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
+use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncodable;
+use ipnet::IpNet;
+
+use super::{
+    Answer, Basis, Explanation, Location, Question, RegionFacts, RuleFacts, SaidBy, ServerFacts, Steering, ZoneFacts,
+};
+use crate::answer::trace::{Choosing, Given, Standing, Steered, trace};
+use crate::answer::{self, Client, Outcome, Transport};
+use crate::config::settings::{self, Family, Policy, Zone};
+use crate::geo::{Database, Told};
+use crate::health::Verdict;
+use crate::snapshot::fleet::{Fleet, Member};
+use crate::snapshot::{Snapshot, SteeredName};
+use crate::world::View;
+
+/// A block, where no client address can change the answer.
+const EVERYBODY: &str = "every client";
+
+/// What to explain, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    name: Name,
+    rtype: RecordType,
+    client: IpNet,
+}
+
+impl Ask {
+    /// Reads the words of a command line or a URL. The error says which word is wrong and what it should be.
+    pub fn read(name: &str, rtype: &str, client: &str) -> Result<Ask, String> {
+        let name = Name::from_str(name)
+            .map(|mut name| {
+                name.set_fqdn(true);
+                name
+            })
+            .map_err(|error| format!("{name:?} is no domain name: {error}"))?;
+        let rtype = record_type(rtype).ok_or_else(|| format!("{rtype:?} is no record type, such as A, AAAA or TXT"))?;
+        let client = (client.parse::<IpNet>().map(|prefix| prefix.trunc()))
+            .or_else(|_| client.parse::<IpAddr>().map(IpNet::from))
+            .map_err(|_| format!("{client:?} is no address or prefix, such as 203.0.113.9 or 203.0.113.0/24"))?;
+        Ok(Ask { name, rtype, client })
+    }
+
+    /// The query as a resolver that serves this client would send it.
+    fn message(&self) -> Vec<u8> {
+        let mut message = Message::new(0, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(self.name.clone(), self.rtype));
+        let subnet = ClientSubnet::new(self.client.addr(), self.client.prefix_len(), 0);
+        let mut edns = Edns::new();
+        edns.set_max_payload(answer::UDP_PAYLOAD as u16);
+        edns.options_mut().insert(EdnsOption::Subnet(subnet));
+        message.set_edns(edns);
+        message.to_bytes().expect("one question with one option always encodes")
+    }
+}
+
+fn record_type(text: &str) -> Option<RecordType> {
+    let text = text.to_ascii_uppercase();
+    match text.strip_prefix("TYPE").map(str::parse::<u16>) {
+        // RFC 3597 §5
+        Some(Ok(number)) => Some(RecordType::from(number)),
+        _ => RecordType::from_str(&text).ok(),
+    }
+}
+
+/// Asks the code that answers, and tells why it answered so.
+pub fn explain(ask: &Ask, view: &View, basis: Basis, now: SystemTime) -> Explanation {
+    let snapshot = &*view.snapshot;
+    // TCP, so that nothing is cut off.
+    let client = Client { address: ask.client.addr(), port: 0, transport: Transport::Tcp };
+    let trace = trace(snapshot, &ask.message(), client);
+    let zone = match trace.outcome {
+        Outcome::Answered { zone, .. } => zone,
+        Outcome::Dropped => None,
+    };
+    let message = Message::from_vec(&trace.message).expect("a query of our own is answered with what can be read");
+    Explanation {
+        basis,
+        generation: snapshot.generation(),
+        at: unix(now),
+        question: Question { name: ask.name.to_string(), rtype: ask.rtype.to_string(), client: ask.client.to_string() },
+        zone: zone.map(|zone| &snapshot.zones()[zone as usize]).map(|served| ZoneFacts {
+            name: served.zone.name.to_string(),
+            serial: served.serial,
+            file: served.zone.file.display().to_string(),
+        }),
+        location: location(&snapshot.geography().database, ask.client.addr()),
+        steering: trace.steered.map(|steered| match steered {
+            Steered::Chose(choosing) => Chooser::new(view, &choosing).facts(ask.client),
+            Steered::FellBack(stream) => fallen_back(snapshot, stream),
+        }),
+        answer: shown(&message),
+    }
+}
+
+fn fallen_back(snapshot: &Snapshot, stream: &SteeredName) -> Steering {
+    let settings = snapshot.settings_of(stream);
+    Steering {
+        stream: settings.label.to_string(),
+        policy: policy(&settings.steering.policy).to_owned(),
+        rule: None,
+        cell: None,
+        block: EVERYBODY.to_owned(),
+        regions: vec![],
+        chosen: None,
+        all_down: true,
+    }
+}
+
+/// All that decided one steered answer, with its settings at hand.
+struct Chooser<'a> {
+    view: &'a View,
+    choosing: &'a Choosing<'a>,
+    zone: &'a Zone,
+    stream: &'a settings::Stream,
+    fleet: &'a Fleet,
+    /// The regions and manner that apply to this client: those of the rule, then the stream's own.
+    manners: Vec<&'a settings::Steering>,
+}
+
+impl<'a> Chooser<'a> {
+    fn new(view: &'a View, choosing: &'a Choosing<'a>) -> Chooser<'a> {
+        let stream = view.snapshot.settings_of(choosing.stream);
+        let rule = choosing.rule.map(|rule| &stream.rules[rule].steering);
+        let (fleet, _) = view.snapshot.fleet(choosing.stream.zone);
+        let zone = &view.snapshot.zones()[choosing.stream.zone as usize].zone;
+        Chooser { view, choosing, zone, stream, fleet, manners: rule.into_iter().chain([&stream.steering]).collect() }
+    }
+
+    fn facts(&self, client: IpNet) -> Steering {
+        let Choosing { rule, ranking, scope, chosen, .. } = self.choosing;
+        let ranked = ranking.iter().map(|standing| (standing.ranked.region, Some(standing)));
+        let never = (0..self.zone.regions.len() as u8)
+            .filter(|region| ranking.iter().all(|standing| standing.ranked.region != *region))
+            .map(|region| (region, None));
+        Steering {
+            stream: self.stream.label.to_string(),
+            policy: policy(&self.manners[0].policy).to_owned(),
+            rule: rule.map(|rule| RuleFacts {
+                number: rule + 1,
+                of: self.stream.rules.len(),
+                from: self.stream.rules[rule].from.iter().map(|(from, _)| from.to_string()).collect(),
+            }),
+            cell: Some(self.choosing.cell.0),
+            block: match IpNet::new(client.addr(), *scope) {
+                Ok(block) if *scope > 0 => block.trunc().to_string(),
+                _ => EVERYBODY.to_owned(),
+            },
+            regions: ranked.chain(never).map(|(region, standing)| self.region(region, standing)).collect(),
+            chosen: chosen.as_ref().map(|given| self.zone.regions[usize::from(given.region)].name.to_string()),
+            all_down: self.choosing.all_down,
+        }
+    }
+
+    /// `standing`: `None` for a region that this client is never sent to.
+    fn region(&self, region: u8, standing: Option<&Standing>) -> RegionFacts {
+        let chosen = self.choosing.chosen.as_ref().filter(|given| given.region == region);
+        let members = self.fleet.members(region, self.choosing.family);
+        RegionFacts {
+            name: self.zone.regions[usize::from(region)].name.to_string(),
+            cost_ms: standing.and_then(|standing| standing.cost_ms),
+            distance_km: standing.and_then(|standing| standing.distance_km),
+            bias_ms: standing.map_or(0, |standing| standing.bias),
+            weight: standing
+                .filter(|_| matches!(self.manner_of(region).policy, Policy::Weighted(_)))
+                .map(|standing| standing.ranked.weight),
+            up: self.up_count(members) >= self.fleet.min_up(region, self.choosing.family),
+            chosen: chosen.is_some(),
+            why: standing.map_or_else(|| self.why_never(region), |standing| self.why(standing)),
+            servers: members.iter().map(|member| self.server(member, chosen)).collect(),
+        }
+    }
+
+    fn up_count(&self, members: &[Member]) -> usize {
+        let verdicts = self.view.snapshot.verdicts();
+        members.iter().filter(|member| member.verdict(verdicts).is_none_or(Verdict::is_up)).count()
+    }
+
+    /// The settings that put a region of the ranking where it is: those of the rule go first.
+    fn manner_of(&self, region: u8) -> &'a settings::Steering {
+        let takes = |manner: &&&settings::Steering| {
+            let position = manner.regions.iter().position(|other| *other == region);
+            position.is_some_and(|position| match &manner.policy {
+                Policy::Weighted(weights) => weights[position] > 0,
+                Policy::Nearest | Policy::Priority => true,
+            })
+        };
+        self.manners.iter().find(takes).unwrap_or(&self.manners[0])
+    }
+
+    fn why_never(&self, region: u8) -> String {
+        let named = self.manners.iter().any(|manner| manner.regions.contains(&region));
+        if named { "weight 0 takes none" } else { "not among the regions of this name" }.to_owned()
+    }
+
+    /// Why a region was chosen, or why it lost.
+    fn why(&self, standing: &Standing) -> String {
+        let Choosing { family, ranking, all_down, chosen, .. } = self.choosing;
+        let region = standing.ranked.region;
+        if !standing.declared {
+            return format!("has no {} address", if *family == Family::V4 { "A" } else { "AAAA" });
+        }
+        if !standing.up && !all_down {
+            let members = self.fleet.members(region, *family);
+            let needed = self.fleet.min_up(region, *family);
+            return format!("{} of {} servers up, {needed} needed", self.up_count(members), members.len());
+        }
+        let manner = self.manner_of(region);
+        let total: u32 = ranking
+            .iter()
+            .filter(|other| other.candidate && other.ranked.tier_end == standing.ranked.tier_end)
+            .map(|other| u32::from(other.ranked.weight))
+            .sum();
+        let weight = standing.ranked.weight;
+        let winner = chosen.as_ref().and_then(|given| ranking.iter().find(|other| other.ranked.region == given.region));
+        let Some(winner) = winner else { return "nothing was chosen".to_owned() };
+        if winner.ranked.region == region {
+            return match &manner.policy {
+                Policy::Weighted(_) => format!("drawn for this block: weight {weight} of {total}"),
+                _ if *all_down => "the first: every region is down, so all are taken as up".to_owned(),
+                Policy::Nearest if standing.cost_ms.is_some() => "the nearest that is up".to_owned(),
+                Policy::Nearest => "the first that is up: without a location, the order written holds".to_owned(),
+                Policy::Priority => "the first that is up".to_owned(),
+            };
+        }
+        if !std::ptr::eq(manner, self.manner_of(winner.ranked.region)) {
+            return "only when every region of the rule is down".to_owned();
+        }
+        match (&manner.policy, standing.cost_ms.zip(winner.cost_ms)) {
+            (Policy::Weighted(_), _) => format!("not drawn for this block: weight {weight} of {total}"),
+            (Policy::Nearest, Some((cost, best))) => format!("{:.0} ms more", cost - best),
+            (Policy::Nearest | Policy::Priority, _) => "later in the order written".to_owned(),
+        }
+    }
+
+    fn server(&self, member: &Member, given: Option<&Given>) -> ServerFacts {
+        let target = member.target.map(|id| &self.view.snapshot.targets()[id.0 as usize]);
+        let belief = target.and_then(|target| self.view.beliefs.get(target));
+        let verdict = match member.verdict(self.view.snapshot.verdicts()) {
+            None => "unprobed",
+            Some(Verdict::Unknown) => "unknown",
+            Some(Verdict::Up) => "up",
+            Some(Verdict::Down) => "down",
+        };
+        ServerFacts {
+            address: member.address.to_string(),
+            verdict: verdict.to_owned(),
+            cause: belief.map(|belief| belief.cause.to_string()),
+            since: belief.map(|belief| unix(belief.since)),
+            given: given.is_some_and(|given| given.addresses.contains(&member.address)),
+        }
+    }
+}
+
+fn policy(policy: &Policy) -> &'static str {
+    match policy {
+        Policy::Nearest => "nearest",
+        Policy::Priority => "priority",
+        Policy::Weighted(_) => "weighted",
+    }
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn shown(message: &Message) -> Answer {
+    let header = &message.metadata;
+    let flags = [
+        ("qr", true),
+        ("aa", header.authoritative),
+        ("tc", header.truncation),
+        ("rd", header.recursion_desired),
+        ("ra", header.recursion_available),
+    ];
+    let scope = message.edns.as_ref().and_then(|edns| match edns.option(EdnsCode::Subnet) {
+        Some(EdnsOption::Subnet(subnet)) => Some(subnet.scope_prefix()),
+        _ => None,
+    });
+    let lines = |records: &[Record]| records.iter().map(ToString::to_string).collect();
+    Answer {
+        rcode: format!("{:?}", header.response_code).to_ascii_uppercase(),
+        flags: flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag).to_owned()).collect(),
+        scope,
+        answer: lines(&message.answers),
+        authority: lines(&message.authorities),
+        additional: lines(&message.additionals),
+    }
+}
+
+fn location(database: &Database, client: IpAddr) -> Location {
+    let found = database.lookup(client);
+    let mut said_by: Vec<SaidBy> = Vec::new();
+    let mut note = |attribute: &str, by: String| match said_by.iter_mut().find(|said| said.by == by) {
+        Some(said) => said.attribute = format!("{}, {attribute}", said.attribute),
+        None => said_by.push(SaidBy { attribute: attribute.to_owned(), by }),
+    };
+    fn said<T: Copy>(told: &Option<Told<T>>, name: &str, note: &mut impl FnMut(&str, String)) -> Option<T> {
+        told.as_ref().map(|told| {
+            note(name, told.by.to_string());
+            told.value
+        })
+    }
+    let point = said(&found.location, "location", &mut note);
+    let country = said(&found.country, "country", &mut note);
+    let subdivision = said(&found.subdivision, "subdivision", &mut note);
+    let continent = said(&found.continent, "continent", &mut note);
+    let asn = said(&found.asn, "AS number", &mut note);
+    Location {
+        network: found.network.to_string(),
+        latitude: point.map(|point| point.lat()),
+        longitude: point.map(|point| point.lon()),
+        country: country.map(|country| country.to_string()),
+        subdivision: subdivision.map(|subdivision| subdivision.to_string()),
+        continent: continent.map(|continent| continent.to_string()),
+        asn,
+        said_by,
+    }
+}

@@ -1,0 +1,195 @@
+//! A whole node: from files to answers, and to its end.
+//!
+//! The order of the start: files are read and checked, sockets are bound, the first snapshot is compiled with nothing
+//! believed, every server is probed once, and only then queries are read from the sockets. What arrives before waits in
+//! the kernel, so the first answer already knows which servers are down.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{self, Admin, metrics};
+use crate::config::Diagnostic;
+use crate::config::settings::Node as Settings;
+use crate::control::load::{Loaded, Loader, Refused, Sources, read};
+use crate::control::watch::Watcher;
+use crate::control::{self, Event, Parts, Tally};
+use crate::health::{Prober, Verdict};
+use crate::server::counters::Ledger;
+use crate::server::{self, BindError, Running};
+use crate::snapshot::Published;
+use crate::world::World;
+
+/// A server that has not answered its first probe by then counts as up.
+const FIRST_ROUND: Duration = Duration::from_secs(2);
+/// Verdicts on their way to the control loop.
+const VERDICTS: usize = 4096;
+
+/// Why a node cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Faults of the files, to be shown before the error itself.
+    Refused(Vec<Diagnostic>),
+    Bind(BindError),
+    Admin {
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    /// The system gives no thread or file descriptor.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Refused(diagnostics) => {
+                let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+                write!(f, "not started: {errors} {} in the files", if errors == 1 { "error" } else { "errors" })
+            }
+            StartError::Bind(error) => write!(f, "{error}"),
+            StartError::Admin { address, cause } => {
+                write!(
+                    f,
+                    "cannot listen on {address} (admin): {cause}\n  help: stop the other program, or choose with --admin"
+                )
+            }
+            StartError::System(error) => write!(f, "not started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A node at work.
+pub struct Node {
+    /// Where DNS is answered, with the ports that stand for port 0.
+    pub dns: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    pub published: Published,
+    pub events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+    running: Running,
+    control: JoinHandle<()>,
+    http: JoinHandle<()>,
+}
+
+/// Starts a node and returns once it answers. `routes` are added to the admin address.
+///
+/// Must be called within a multi-threaded tokio runtime. Takes as long as reading files and the first round of probes
+/// do; when `stop` is cancelled meanwhile, the node stops as soon as it is there.
+pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) -> Result<Node, StartError> {
+    let started = SystemTime::now();
+    let files = blocking({
+        let sources = sources.clone();
+        move || read(&sources, None)
+    })
+    .await?
+    .map_err(|Refused { diagnostics, .. }| StartError::Refused(diagnostics))?;
+    let Settings { listen, workers, tcp, admin: admin_address, .. } = files.node.clone();
+    let workers = workers.map_or_else(|| available_parallelism().map_or(1, usize::from), |n| usize::from(n.get()));
+    let sockets = server::bind(&listen, workers).map_err(StartError::Bind)?;
+    let listener =
+        TcpListener::bind(admin_address).await.map_err(|cause| StartError::Admin { address: admin_address, cause })?;
+    let admin_address = listener.local_addr().map_err(StartError::System)?;
+
+    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files)).await?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
+    let (events, event_receiver) = mpsc::channel(control::QUEUE);
+    let mut prober = Prober::new(verdict_sender);
+    prober.retarget(snapshot.targets());
+    let stats = prober.stats();
+    let first_round = prober.first_round(FIRST_ROUND);
+    let changed = events.clone();
+    // Never waits: the loop joins the watcher's thread when it ends.
+    let watcher = Watcher::start(move || changed.try_send(Event::FilesChanged).is_ok()).map_err(StartError::System)?;
+    watcher.watch(seen.inputs, seen.fingerprint);
+    let ledger = Arc::new(Ledger::default());
+    ledger.adopt(snapshot.counters());
+    let world = World::new(&snapshot);
+    let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
+    let tally = Arc::new(Tally::default());
+
+    let parts = Parts {
+        published: Arc::clone(&published),
+        world,
+        load: Arc::new(move |previous, beliefs| loader.load(previous, beliefs)),
+        watcher,
+        prober,
+        verdicts,
+        events: event_receiver,
+        ledger: Arc::clone(&ledger),
+        tally: Arc::clone(&tally),
+    };
+    let control = tokio::spawn(control::run(parts, stop.clone()));
+    let (ready, is_ready) = watch::channel(false);
+    let figures = Arc::new(metrics::Sources {
+        ledger,
+        published: Arc::clone(&published),
+        stats,
+        tally,
+        connections: OnceLock::new(),
+        started,
+    });
+    let state = Admin {
+        events: events.clone(),
+        ready: is_ready,
+        metrics: Arc::new(metrics::Metrics::new(Arc::clone(&figures))),
+    };
+    let http = tokio::spawn(admin::listen::serve(listener, admin::router(state).merge(routes), stop.clone()));
+
+    let unsettled = first_round.await;
+    // The loop takes verdicts before questions: once it answers, all verdicts of the first round are published.
+    admin::view(&events).await;
+    let dns = sockets.addresses();
+    let running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
+    let _ = figures.connections.set(Arc::clone(running.connections()));
+    ready.send_replace(true);
+    let now = published.load();
+    info!(
+        dns = %list(&dns),
+        admin = %admin_address,
+        zones = now.zones().len(),
+        servers = now.targets().len(),
+        down = now.verdicts().iter().filter(|verdict| **verdict == Verdict::Down).count(),
+        unknown = unsettled,
+        cells = now.geography().cells,
+        in_ms = started.elapsed().map_or(0, |elapsed| elapsed.as_millis() as u64),
+        "answering"
+    );
+    drop(now);
+    Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http })
+}
+
+impl Node {
+    /// Waits until `stop` is cancelled and all that was received is answered.
+    pub async fn stopped(self) {
+        self.stop.cancelled().await;
+        self.running.stopped().await;
+        // Each ends by the same token; a panic of theirs was logged and changes nothing any more.
+        let _ = self.http.await;
+        let _ = self.control.await;
+    }
+}
+
+/// Runs what would hold up the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+    spawn_blocking(work).await.map_err(|died| StartError::System(io::Error::other(died)))
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,116 @@
+//! All that is known: what was read from files, and what is believed of each server.
+//!
+//! The control loop owns it; whoever else wants to know asks the loop for a [`View`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::settings::Family;
+use crate::health::{Target, Verdict};
+use crate::snapshot::{Snapshot, TargetId};
+
+/// A name for people is not made longer than about this.
+const LONG: usize = 100;
+
+/// A verdict with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Belief {
+    pub verdict: Verdict,
+    /// What it follows from, for people.
+    pub cause: Arc<str>,
+    pub since: SystemTime,
+}
+
+/// What is believed of the targets; a target that is not in it has not been heard of.
+pub type Beliefs = HashMap<Target, Belief>;
+
+pub struct World {
+    /// Shared with the views given out; changing it copies it only while one of them is still looked at.
+    beliefs: Arc<Beliefs>,
+    /// The targets of the published snapshot.
+    known: HashMap<Target, Known>,
+}
+
+/// A target of the published snapshot.
+struct Known {
+    id: TargetId,
+    /// The servers it stands for, for people: `london of stream.example. (192.0.2.11)`.
+    of: Arc<str>,
+}
+
+/// The world at one instant, for who explains it.
+#[derive(Clone)]
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub beliefs: Arc<Beliefs>,
+}
+
+impl World {
+    /// Nothing is believed yet of the snapshot's targets.
+    pub fn new(snapshot: &Snapshot) -> World {
+        let mut world = World { beliefs: Arc::default(), known: HashMap::new() };
+        world.replace(snapshot);
+        world
+    }
+
+    /// Takes what a reload brought, and forgets targets that are gone.
+    pub fn replace(&mut self, snapshot: &Snapshot) {
+        let servers = servers(snapshot);
+        self.known = ids(snapshot)
+            .zip(servers)
+            .map(|((id, target), of)| (target.clone(), Known { id, of: of.into() }))
+            .collect();
+        let World { beliefs, known } = self;
+        Arc::make_mut(beliefs).retain(|target, _| known.contains_key(target));
+    }
+
+    /// Notes a verdict. Gives the target's position in the published snapshot, and the servers it stands for; `None` for
+    /// a target that is not of it, whose probe ended after the reload that removed it.
+    pub fn believe(&mut self, target: &Target, belief: Belief) -> Option<(TargetId, Arc<str>)> {
+        let Known { id, of } = self.known.get(target)?;
+        Arc::make_mut(&mut self.beliefs).insert(target.clone(), belief);
+        Some((*id, Arc::clone(of)))
+    }
+
+    /// What a snapshot that was compiled meanwhile does not know yet; `new` tells what to believe of a target that was
+    /// not heard of.
+    pub fn news_for(&self, snapshot: &Snapshot, new: impl Fn(&Target) -> Verdict) -> Vec<(TargetId, Verdict)> {
+        ids(snapshot)
+            .map(|(id, target)| (id, self.beliefs.get(target).map_or_else(|| new(target), |belief| belief.verdict)))
+            .filter(|(id, verdict)| snapshot.verdict(*id) != *verdict)
+            .collect()
+    }
+
+    pub fn beliefs(&self) -> Arc<Beliefs> {
+        Arc::clone(&self.beliefs)
+    }
+}
+
+pub fn verdict(beliefs: &Beliefs, target: &Target) -> Verdict {
+    beliefs.get(target).map_or(Verdict::Unknown, |belief| belief.verdict)
+}
+
+fn ids(snapshot: &Snapshot) -> impl Iterator<Item = (TargetId, &Target)> {
+    snapshot.targets().iter().enumerate().map(|(position, target)| (TargetId(position as u32), target))
+}
+
+/// By target: the servers that are judged by it.
+fn servers(snapshot: &Snapshot) -> Vec<String> {
+    let mut servers = vec![String::new(); snapshot.targets().len()];
+    for (z, served) in snapshot.zones().iter().enumerate() {
+        let (fleet, _) = snapshot.fleet(z as u32);
+        for (r, region) in served.zone.regions.iter().enumerate() {
+            for member in Family::BOTH.into_iter().flat_map(|family| fleet.members(r as u8, family)) {
+                let Some(target) = member.target else { continue };
+                let text = &mut servers[target.0 as usize];
+                if text.is_empty() {
+                    *text = format!("{} of {} ({})", region.name, served.zone.name, member.address);
+                } else if text.len() < LONG {
+                    text.push_str(&format!(", {}", member.address));
+                }
+            }
+        }
+    }
+    servers
+}
