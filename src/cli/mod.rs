@@ -6,6 +6,7 @@ pub mod ask;
 pub mod check;
 pub mod delegation;
 pub mod explain;
+pub mod geoip;
 pub mod log;
 pub mod serve;
 

@@ -9,6 +9,7 @@
 mod atlas;
 pub mod cities;
 pub mod compact;
+pub mod compare;
 pub mod countries;
 mod database;
 mod embedded;
@@ -23,6 +24,7 @@ pub use atlas::{Atlas, CellId, Located};
 pub use database::{Database, FileInfo, Found, Origin, Told, expand};
 pub use places::{Place, PlaceId, Places};
 pub use point::Point;
+use ranges::Ranges;
 
 use std::fmt;
 
