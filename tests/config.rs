@@ -90,6 +90,24 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(&*zone.records[8].rdata[0], [10, 0, 0, 1]);
 }
 
+#[test]
+fn toml_1_1_is_read_too() {
+    let zone = good("toml-1.1.toml");
+    let [stream] = &zone.streams[..] else { panic!("one stream") };
+    assert_eq!(stream.owner.to_ascii(), "*.game.stream.example.");
+    assert_eq!((stream.steering.answers, stream.rules[0].steering.answers), (2, 1));
+    assert_eq!(zone.regions[0].check, None, "without any check servers are always up");
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_of_windows_do_no_harm() {
+    let path = Path::new("tests/config/good/windows.toml");
+    assert_eq!(good("windows.toml").name.to_ascii(), "windows.example.");
+    let text = std::fs::read_to_string(path).unwrap().replace("zone", "zoen");
+    let faults = meridian::config::read_zone(path, text, 0, &Shared::default()).faults;
+    assert!(faults.iter().any(|fault| fault.what == "unknown key `zoen`"), "{faults:?}");
+}
+
 /// Every file and directory in `tests/config/bad` has its complaints beside it, in a file of the same name that ends in
 /// `.txt`. `BLESS=1` in the environment writes them anew.
 #[test]

@@ -165,7 +165,7 @@ fn make(slips: &[Slip]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_a_zone_or_a_complaint(text in any::<String>(), toml in r#"([a-z]{1,6}|[\[\]{}="'.,*@#\n 0-9]){0,80}"#) {

@@ -6,16 +6,6 @@ use super::diagnostic::Diagnostic;
 use super::tree::{Item, nearest};
 use crate::geo::{Continent, CountryCode, Match, SubdivisionCode, cities};
 
-const CONTINENTS: [(&str, Continent); 7] = [
-    ("Africa", Continent::Africa),
-    ("Antarctica", Continent::Antarctica),
-    ("Asia", Continent::Asia),
-    ("Europe", Continent::Europe),
-    ("North America", Continent::NorthAmerica),
-    ("Oceania", Continent::Oceania),
-    ("South America", Continent::SouthAmerica),
-];
-
 const FORMS: &str = "write a country \"GB\", a subdivision \"US-CA\", a continent \"South America\", \"AS64500\" or a prefix \"203.0.113.0/24\"";
 
 /// Reads one item, or reports what is wrong with it.
@@ -23,8 +13,8 @@ pub fn read(item: &Item<'_>) -> Option<Match> {
     let text = item.string()?;
     let found = if text.contains('/') || text.parse::<std::net::IpAddr>().is_ok() {
         prefix(text, item)
-    } else if let Some((_, continent)) = CONTINENTS.iter().find(|(name, _)| *name == text) {
-        Ok(Match::Continent(*continent))
+    } else if let Some(continent) = Continent::ALL.into_iter().find(|continent| continent.name() == text) {
+        Ok(Match::Continent(continent))
     } else if let Some(digits) = text.strip_prefix("AS").filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
         asn(digits).map(Match::Asn).ok_or_else(|| {
             item.fault(format!("`{}` has {text:?}, which is no AS number", item.path))
@@ -87,19 +77,18 @@ fn country(text: &str, item: &Item<'_>) -> Result<Match, Diagnostic> {
         Some((country, subdivision)) => (country, Some(subdivision)),
         None => (text, None),
     };
-    let code: Option<[u8; 2]> = country.as_bytes().try_into().ok().filter(|code: &[u8; 2]| code.is_ascii());
-    let Some(code) = code.filter(|code| code.iter().all(u8::is_ascii_alphabetic)) else {
+    let Some(code) = CountryCode::parse(country) else {
         let fault = item.fault(format!("`{}` has {text:?}, which is no place we know", item.path));
-        return Err(match nearest(text, CONTINENTS.iter().map(|(name, _)| *name)) {
+        return Err(match nearest(text, Continent::ALL.map(Continent::name)) {
             Some(continent) => fault.help(format!("did you mean {continent:?}?")),
             None => fault.help(FORMS),
         });
     };
-    if text.bytes().any(|b| b.is_ascii_lowercase()) {
+    if upper != text {
         let fault = item.fault(format!("`{}` has {text:?} in lower case", item.path));
-        return Err(fault.rule("codes are upper case").help(format!("write {:?}", text.to_ascii_uppercase())));
+        return Err(fault.rule("codes are upper case").help(format!("write {upper:?}")));
     }
-    if !cities::is_country(CountryCode(code)) {
+    if !cities::is_country(code) {
         let fault = item
             .fault(format!("`{}` has {country:?}, which is no country", item.path))
             .rule("two letters are an ISO 3166-1 country");
@@ -110,15 +99,10 @@ fn country(text: &str, item: &Item<'_>) -> Result<Match, Diagnostic> {
             _ => fault.help(FORMS),
         });
     }
-    let Some(subdivision) = subdivision else { return Ok(Match::Country(CountryCode(code))) };
-    let bytes = subdivision.as_bytes();
-    if !(1..=3).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_alphanumeric) {
-        return Err(item
-            .fault(format!("`{}` has {text:?}, which is no subdivision", item.path))
+    let Some(subdivision) = subdivision else { return Ok(Match::Country(code)) };
+    SubdivisionCode::parse(subdivision).map(|subdivision| Match::Subdivision(code, subdivision)).ok_or_else(|| {
+        item.fault(format!("`{}` has {text:?}, which is no subdivision", item.path))
             .rule("a subdivision is a country and one to three letters or digits (ISO 3166-2)")
-            .help("write it like \"US-CA\""));
-    }
-    let mut padded = [0; 3];
-    padded[..bytes.len()].copy_from_slice(bytes);
-    Ok(Match::Subdivision(CountryCode(code), SubdivisionCode(padded)))
+            .help("write it like \"US-CA\"")
+    })
 }

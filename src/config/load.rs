@@ -63,6 +63,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     }
     loaded.diagnostics.extend(duplicates(&apexes));
     loaded.diagnostics.extend(undelegated(&loaded.zones));
+    loaded.diagnostics.extend(outshone(&loaded.zones));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
     loaded.diagnostics.dedup();
@@ -169,6 +170,23 @@ fn undelegated(zones: &[Zone]) -> Vec<Diagnostic> {
             .rule("a zone cut is made by NS records in the parent (RFC 1034 §4.2.1)")
             .help(format!("add to [records]:\n{}", delegation(parent, child))),
         );
+    }
+    warnings
+}
+
+/// Steered names of a zone that lie in another zone of ours: the longest match answers, so they never do.
+fn outshone(zones: &[Zone]) -> Vec<Diagnostic> {
+    let by_name: HashMap<&Name, &Zone> = zones.iter().map(|zone| (&zone.name, zone)).collect();
+    let mut warnings = Vec::new();
+    for (zone, stream) in zones.iter().flat_map(|zone| zone.streams.iter().map(move |stream| (zone, stream))) {
+        let above = (zone.name.iter().count() + 1..=stream.owner.iter().count()).map(|n| stream.owner.trim_to(n));
+        if let Some(child) = above.filter_map(|name| by_name.get(&name)).next() {
+            warnings.push(
+                Diagnostic::warning(stream.at.clone(), format!("stream {} is never answered", stream.label))
+                    .rule(format!("{} is a zone of its own here, and the longest match answers", child.name))
+                    .help(format!("move it to {}", child.file.display())),
+            );
+        }
     }
     warnings
 }

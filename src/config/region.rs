@@ -86,7 +86,9 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
 
 fn city(item: &Item<'_>) -> Option<(Point, Arc<str>)> {
     let text = item.string()?;
-    let fault = match cities::find(text) {
+    // Looking for the nearest name costs with the length, and no city has so long a one.
+    let found = if text.len() <= 100 { cities::find(text) } else { Err(CityError::Unknown { nearest: Vec::new() }) };
+    let fault = match found {
         Ok(city) => return Some((city.location, text.into())),
         Err(CityError::Unknown { nearest }) => {
             let fault = item.fault(format!("`{}` is {text:?}, which is no city we know", item.path));

@@ -59,6 +59,10 @@ fn report(file: &File, error: &toml::de::Error) {
     let mut fault = Diagnostic::error(file.at(offset), format!("not TOML: {}", error.message()));
     if let Some((rule, help)) = mend(line) {
         (fault.rule, fault.help) = (Some(rule.to_owned()), Some(help));
+    } else if error.message() == "duplicate key" {
+        fault = fault
+            .rule("a key, and a [table], stands once in its table (TOML)")
+            .help("remove one of them, or join them");
     }
     file.report_syntax(fault);
 }
