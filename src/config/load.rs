@@ -1,6 +1,6 @@
 //! All zone files of a node: found, read, and checked against each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -152,14 +152,19 @@ fn duplicates(apexes: &[Placed<Name>]) -> Vec<Diagnostic> {
 /// of it when the two are one day served apart, and validators want the cut at once.
 fn undelegated(zones: &[Zone]) -> Vec<Diagnostic> {
     let by_name: HashMap<&Name, &Zone> = zones.iter().map(|zone| (&zone.name, zone)).collect();
+    let cuts: HashSet<(&Name, &Name)> = zones
+        .iter()
+        .flat_map(|zone| zone.records.iter().map(move |rrset| (zone, rrset)))
+        .filter(|(_, rrset)| rrset.rtype == RecordType::NS)
+        .map(|(zone, rrset)| (&zone.name, &rrset.owner))
+        .collect();
     let mut warnings = Vec::new();
     for child in zones {
         let depth = child.name.iter().count();
         let above = (0..depth).rev().map(|n| child.name.trim_to(n));
         let Some(parent) = above.filter_map(|name| by_name.get(&name).copied()).next() else { continue };
         // A cut above the child hands it, and all around it, to another zone.
-        let delegated = |r: &crate::zone::Rrset| r.rtype == RecordType::NS && r.owner.zone_of(&child.name);
-        if parent.records.iter().any(delegated) {
+        if (parent.name.iter().count() + 1..=depth).any(|n| cuts.contains(&(&parent.name, &child.name.trim_to(n)))) {
             continue;
         }
         warnings.push(

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 
 use super::check::CheckSpec;
 use super::diagnostic::Diagnostic;
-use super::settings::{MAX_REGIONS, Node, TcpLimits};
+use super::settings::{Node, TcpLimits};
 use super::tree::{File, Item, Table};
 use super::zone_file::Shared;
 use super::{load, region, syntax, units};
@@ -88,11 +88,6 @@ fn shared(table: &mut Table<'_>) -> Shared {
     let check = table.take("check").and_then(|item| item.table());
     let regions = table.take("region").and_then(|item| item.table());
     let regions = regions.map(|table| region::read_all(table, &belongs_above)).unwrap_or_default();
-    if let Some(extra) = regions.get(MAX_REGIONS) {
-        let what = format!("{} regions, more than {MAX_REGIONS}", regions.len());
-        let fault = Diagnostic::error(extra.at.clone(), what);
-        table.file.report(fault.rule(format!("a zone has at most {MAX_REGIONS} regions")));
-    }
     let check = check.map(|table| CheckSpec::read(table, belongs_above));
     // Here too, as perhaps no zone uses what is wrong.
     let base = check.clone().unwrap_or_default();

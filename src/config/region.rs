@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::check::CheckSpec;
 
 use super::diagnostic::{At, Diagnostic};
-use super::settings::{Family, Server};
+use super::settings::{Family, MAX_REGIONS, Server};
 use super::tree::{Item, Table, nearest, quoted_key};
 use crate::geo::Point;
 use crate::geo::cities::{self, CityError};
@@ -35,9 +35,16 @@ impl RegionSpec {
     }
 }
 
+/// Names are looked up one by one, so there is an end to what is read of too many regions.
+const MAX_READ: usize = 4 * MAX_REGIONS;
+
 /// All regions of a `[region]` table. `mend` may know what a wrong key was meant to be.
 pub fn read_all(table: Table<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<String>) -> Vec<RegionSpec> {
-    table.entries().filter_map(|(name, item)| read(name, &item, mend)).collect()
+    if let Some((_, extra)) = table.entries().nth(MAX_REGIONS) {
+        let fault = extra.key_fault(format!("{} regions, more than {MAX_REGIONS}", table.len()));
+        extra.report(fault.rule(format!("a zone has at most {MAX_REGIONS} regions")));
+    }
+    table.entries().take(MAX_READ).filter_map(|(name, item)| read(name, &item, mend)).collect()
 }
 
 fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<String>) -> Option<RegionSpec> {

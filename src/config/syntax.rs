@@ -13,6 +13,8 @@ use super::tree::File;
 
 /// More syntax errors than this of one file help nobody.
 const MAX_ERRORS: usize = 100;
+/// Lines that a statement may have for its first one to be found.
+const MAX_STATEMENT: usize = 10_000;
 /// Each costs another pass over the file.
 const MAX_CUTS: usize = 10;
 
@@ -23,7 +25,8 @@ pub fn check(file: &File) -> Cow<'_, str> {
     for cuts in 0.. {
         let (_, mut errors) = DeTable::parse_recoverable(&text);
         errors.sort_by_key(|error| offset(file, error));
-        let unclosed = errors.iter().find_map(|error| unclosed(file, error)).filter(|_| cuts < MAX_CUTS);
+        let unclosed = errors.iter().take(MAX_ERRORS).find_map(|error| unclosed(file, error));
+        let unclosed = unclosed.filter(|_| cuts < MAX_CUTS);
         let Some(Unclosed { first, past }) = unclosed else {
             for error in errors.iter().take(MAX_ERRORS) {
                 report(file, error);
@@ -49,13 +52,19 @@ pub fn check(file: &File) -> Cow<'_, str> {
     text
 }
 
+/// As much of a line as tells what it is.
+fn beginning(file: &File, line: usize) -> &str {
+    let line = &file.text[file.line_range(line)];
+    &line[..line.floor_char_boundary(500)]
+}
+
 fn offset(file: &File, error: &toml::de::Error) -> usize {
     error.span().map_or(file.text.len(), |span| span.start)
 }
 
 fn report(file: &File, error: &toml::de::Error) {
     let offset = offset(file, error);
-    let line = file.text[file.line_range(file.line_of(offset))].trim();
+    let line = beginning(file, file.line_of(offset)).trim();
     let mut fault = Diagnostic::error(file.at(offset), format!("not TOML: {}", error.message()));
     if let Some((rule, help)) = mend(line) {
         (fault.rule, fault.help) = (Some(rule.to_owned()), Some(help));
@@ -81,7 +90,7 @@ fn unclosed(file: &File, error: &toml::de::Error) -> Option<Unclosed> {
     }
     let at = offset(file, error);
     let line = file.line_of(at);
-    let text = |line: usize| &file.text[file.line_range(line)];
+    let text = |line: usize| beginning(file, line);
     let past = if at >= file.text.trim_end().len() {
         line + 1
     } else if begins_statement(text(line)) {
@@ -89,7 +98,7 @@ fn unclosed(file: &File, error: &toml::de::Error) -> Option<Unclosed> {
     } else {
         return None;
     };
-    let first = (0..past).rev().find(|line| begins_statement(text(*line)))?;
+    let first = (past.saturating_sub(MAX_STATEMENT)..past).rev().find(|line| begins_statement(text(*line)))?;
     // A statement that is wrong on its own line says so better itself.
     (first < line || text(first).matches(['[', '{']).count() > text(first).matches([']', '}']).count())
         .then_some(Unclosed { first, past })

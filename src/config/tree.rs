@@ -180,6 +180,10 @@ impl<'t> Table<'t> {
         self.table.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
     fn item(&self, key: &'t Spanned<toml::de::DeString<'t>>, value: &'t Spanned<DeValue<'t>>) -> Item<'t> {
         let (dot, name) = (if self.path.is_empty() { "" } else { "." }, quoted_key(key.get_ref()));
         Item { file: self.file, path: format!("{}{dot}{name}", self.path), key: key.span().start, value }
