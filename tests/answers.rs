@@ -19,8 +19,9 @@
 //! Records compare as sets, and blanks do not count. `#` begins a comment. With `BLESS=1` in the environment the
 //! answers are written anew: read the difference before it is believed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +70,71 @@ fn a_wrong_transcript_is_noticed() {
     assert!(exchange("").contains("192.0.2.1"));
 }
 
+/// What no transcript shows: how a choice falls over many clients.
+#[test]
+fn weights_share_out_clients_and_servers() {
+    let world = World::load(
+        r#"--- stream.example.toml
+zone = "stream.example"
+ns   = ["ns1.elsewhere.example"]
+soa  = { serial = 7 }
+[stream.anywhere]
+policy  = "weighted"
+weights = { eu = 3, us = 1, ap = 0 }
+answers = 1
+[stream.somewhere]
+policy  = "weighted"
+weights = { eu = 3, us = 1, ap = 0 }
+answers = 1
+rules   = [{ from = ["203.0.113.0/24"], policy = "priority", regions = ["ap"] }]
+[region.eu]
+near   = "Frankfurt"
+[[region.eu.server]]
+a      = "192.0.2.21"
+weight = 3
+[[region.eu.server]]
+a      = "192.0.2.22"
+[region.us]
+near   = "Ashburn"
+a      = ["192.0.2.11"]
+[region.ap]
+near   = "Singapore"
+a      = ["192.0.2.31"]
+"#,
+    );
+    let snapshot = world.compile(&[]);
+    // Where no client address matters, the packet decides and the scope is 0; else blocks of /20, each given one answer.
+    let by_packet = |number: u32| {
+        let subnet = "+subnet=198.51.100.0/24";
+        (format!("anywhere.stream.example A {subnet} from {}", Ipv4Addr::from(number << 8)), "198.51.100.0/24/0".into())
+    };
+    let by_block = |number: u32| {
+        let subnet = Ipv4Addr::from((number + 0x1000) << 12);
+        (format!("somewhere.stream.example A +subnet={subnet}/24"), format!("{subnet}/24/20"))
+    };
+    assert_shares(&snapshot, by_packet);
+    assert_shares(&snapshot, by_block);
+}
+
+fn assert_shares(snapshot: &Snapshot, ask_as: impl Fn(u32) -> (String, String)) {
+    const CLIENTS: u32 = 8192;
+    let mut shares: BTreeMap<String, f64> = BTreeMap::new();
+    for number in 1..=CLIENTS {
+        let (question, subnet) = ask_as(number);
+        let answer = ask(snapshot, &question);
+        assert!(answer.contains(&format!("subnet: {subnet}\n")), "{question}\n{answer}");
+        let address = answer.split_whitespace().last().expect("an answer ends in an address");
+        *shares.entry(address.to_owned()).or_default() += 1.0 / f64::from(CLIENTS);
+    }
+    for (address, share) in [("192.0.2.21", 0.75 * 0.75), ("192.0.2.22", 0.75 * 0.25), ("192.0.2.11", 0.25)] {
+        // Four standard deviations of a fair draw.
+        let tolerance = 4.0 * (share * (1.0 - share) / f64::from(CLIENTS)).sqrt();
+        let given = shares.remove(address).unwrap_or_default();
+        assert!((given - share).abs() < tolerance, "{address} is given to {given} of the clients, not {share}");
+    }
+    assert!(shares.is_empty(), "{shares:?}");
+}
+
 /// Puts the questions of a transcript: the transcript as it would be right, and a report of what differs from it.
 fn play(path: &Path, transcript: &str) -> (String, String) {
     let (files, exchanges) = transcript.split_once("--- answers\n").expect("a transcript has answers");
@@ -83,7 +149,8 @@ fn play(path: &Path, transcript: &str) -> (String, String) {
             snapshot = world.compile(&down);
         } else if let Some(question) = line.strip_prefix("> ") {
             let mut expected = Vec::new();
-            while let Some(line) = lines.next_if(|line| !line.is_empty() && !line.starts_with(['>', '#'])) {
+            let goes_on = |line: &&str| !line.is_empty() && !line.starts_with(['>', '#']) && !line.starts_with("down");
+            while let Some(line) = lines.next_if(goes_on) {
                 expected.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
             }
             let answered = ask(&snapshot, question);
