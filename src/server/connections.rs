@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -24,6 +25,10 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 /// longest idle of a sample, so that a flood of connections costs the same each, however many there are.
 const SAMPLE: usize = 64;
 
+/// Connections that were told to close and have not done so yet, and those being accepted, may be so many beyond the
+/// limit. Then accepting waits.
+const OVERLAP: usize = 16;
+
 /// In [`Seat::idle_since`]: in the middle of a message.
 const BUSY: u64 = u64::MAX;
 
@@ -32,6 +37,8 @@ pub struct Connections {
     pub(super) limits: TcpLimits,
     /// Taken when a connection opens and when it closes, never for a query.
     table: Mutex<Table>,
+    /// Sockets: connections of the table, and those of [`OVERLAP`].
+    room: Arc<Semaphore>,
     tasks: TaskTracker,
     leave: CancellationToken,
     /// Ends tasks that outstay [`DRAIN`].
@@ -75,12 +82,18 @@ pub(super) struct Permit {
     connections: Arc<Connections>,
     seat: Arc<Seat>,
     number: usize,
+    _room: Room,
 }
+
+/// The right to hold a socket.
+pub(super) struct Room(#[expect(dead_code, reason = "held, not used")] OwnedSemaphorePermit);
 
 impl Connections {
     pub(super) fn new(limits: TcpLimits, shutdown: &CancellationToken) -> Connections {
+        let sockets = limits.connections.saturating_add(OVERLAP).min(Semaphore::MAX_PERMITS);
         Connections {
             limits,
+            room: Arc::new(Semaphore::new(sockets)),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             leave: shutdown.child_token(),
@@ -110,8 +123,13 @@ impl Connections {
         });
     }
 
+    /// Waits until one more socket may be accepted.
+    pub(super) async fn room(&self) -> Room {
+        Room(self.room.clone().acquire_owned().await.expect("the semaphore is never closed"))
+    }
+
     /// A seat for a connection from `peer`. `None`: refused.
-    pub(super) fn admit(self: &Arc<Connections>, peer: IpAddr) -> Option<Permit> {
+    pub(super) fn admit(self: &Arc<Connections>, peer: IpAddr, room: Room) -> Option<Permit> {
         let source = source(peer);
         let mut table = self.table();
         let full = table.open() >= self.limits.connections;
@@ -125,7 +143,7 @@ impl Connections {
         let seat = Arc::new(Seat { source, idle_since: AtomicU64::new(self.now()), leave });
         let number = table.take(seat.clone());
         self.accepted.fetch_add(1, Relaxed);
-        Some(Permit { connections: self.clone(), seat, number })
+        Some(Permit { connections: self.clone(), seat, number, _room: room })
     }
 
     /// Closes the connection that is idle longest. False when none is idle.

@@ -65,12 +65,15 @@ pub(super) async fn accept<S: Answers>(
         let accepted = tokio::select! {
             biased;
             () = connections.leaving() => return,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                let room = connections.room().await;
+                listener.accept().await.map(|(stream, peer)| (stream, peer, room))
+            } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, room)) => {
                 // A refused stream is closed by dropping it.
-                if let Some(permit) = connections.admit(peer.ip()) {
+                if let Some(permit) = connections.admit(peer.ip(), room) {
                     connections.spawn(converse(stream, peer, published.clone(), permit));
                 }
             }
