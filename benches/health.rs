@@ -81,7 +81,10 @@ async fn cost() {
         let address = SocketAddr::from(([127, 0, (1 + n / 250) as u8, (1 + n % 250) as u8], 0));
         match Origin::bind(address).await {
             Ok(origin) => origins.push(origin),
-            Err(error) => break println!("{error}: only {} origins", origins.len()),
+            Err(error) => {
+                println!("{error}: only {} origins", origins.len());
+                break;
+            }
         }
     }
     let targets: Vec<Target> = origins.iter().map(|origin| target(origin.address(), 1)).collect();
