@@ -91,6 +91,13 @@ fn the_full_zone_means_what_it_says() {
 }
 
 #[test]
+fn the_shortest_zone_is_that_of_the_docs() {
+    let docs = std::fs::read_to_string("docs/zone-files.md").unwrap();
+    let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    assert_eq!(example, std::fs::read_to_string("tests/config/good/shortest.toml").unwrap());
+}
+
+#[test]
 fn toml_1_1_is_read_too() {
     let zone = good("toml-1.1.toml");
     let [stream] = &zone.streams[..] else { panic!("one stream") };

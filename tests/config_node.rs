@@ -143,3 +143,17 @@ fn every_fault_of_the_nodes_file_comes_in_one_run() {
     assert_eq!(code, 1);
     insta::assert_snapshot!(out);
 }
+
+#[test]
+fn the_example_of_the_docs_is_in_order() {
+    let docs = std::fs::read_to_string("docs/node.md").unwrap();
+    let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("meridian.toml");
+    std::fs::write(&file, example).unwrap();
+    let (node, shared, faults) = load_node(Some(&file));
+    assert_eq!(faults, []);
+    assert_eq!((node.listen.len(), node.zones), (2, dir.path().join("zones")));
+    assert_eq!(node.tcp, TcpLimits::default(), "the example shows the defaults");
+    assert_eq!(shared.regions.len(), 1);
+}
