@@ -113,7 +113,7 @@ fn run(paths: &[&str], config: Option<&str>, json: bool) -> (u8, String) {
 
 #[test]
 fn check_counts_what_it_found_and_says_by_its_code_whether_to_go_on() {
-    assert_eq!(run(&[], Some(FILE), false), (0, "3 zones, 0 errors, 0 warnings\n".into()));
+    assert_eq!(run(&["tests/config/node/zones/plain.toml"], None, false), (0, "1 zone, 0 errors, 0 warnings\n".into()));
     let (code, out) = run(&["tests/config/bad/duplicate-zone", "tests/config/bad/mixed-families.toml"], None, false);
     assert_eq!(code, 1);
     assert!(out.ends_with("3 zones, 2 errors, 2 warnings\n"), "{out}");
@@ -121,6 +121,18 @@ fn check_counts_what_it_found_and_says_by_its_code_whether_to_go_on() {
     assert_eq!((code, out.lines().last()), (0, Some("1 zone, 0 errors, 2 warnings")), "warnings alone do not stop");
     let (code, out) = run(&["tests/config/nowhere"], None, false);
     assert_eq!((code, out.lines().last()), (1, Some("0 zones, 1 error, 0 warnings")));
+}
+
+#[test]
+fn check_reads_the_databases_as_well() {
+    let (code, out) = run(&[], Some(FILE), false);
+    assert_eq!(code, 1);
+    assert!(out.contains("tests/config/node/city.mmdb:1:1: "), "a database that is not there: {out}");
+    let (code, out) = run(&["tests/config/good/full.toml"], None, false);
+    assert_eq!(code, 0);
+    let known = ["43:13: warning: no loaded database knows AS64500", "43:42: warning: no loaded database knows US-CA"];
+    assert!(known.iter().all(|warning| out.contains(warning)), "the bundled database knows countries alone: {out}");
+    assert!(out.ends_with("1 zone, 0 errors, 2 warnings\n"), "{out}");
 }
 
 #[test]
@@ -139,7 +151,7 @@ fn check_prints_json_when_asked() {
 
 #[test]
 fn every_fault_of_the_nodes_file_comes_in_one_run() {
-    let (code, out) = run(&["tests/config/good"], Some("tests/config/node/broken/meridian.toml"), false);
+    let (code, out) = run(&["tests/config/good/shortest.toml"], Some("tests/config/node/broken/meridian.toml"), false);
     assert_eq!(code, 1);
     insta::assert_snapshot!(out);
 }

@@ -5,17 +5,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::config::{Diagnostic, load_node, load_zones};
+use crate::config::{Diagnostic, geo_warnings, load_database, load_node, load_zones};
 
-/// Checks the node's file and the zones of `paths` (files or directories), by default the node's own zones.
+/// Checks the node's file, its location databases and overrides, and the zones of `paths` (files or directories), by
+/// default the node's own zones.
 ///
 /// `config` is the node's file; without it `meridian.toml`, if that is there. Prints all diagnostics and a line that
 /// counts them, as JSON when asked. The exit code is 1 when there is an error, else 0. Errors are those of `out`.
 pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
     let (node, shared, mut diagnostics) = load_node(config);
-    let own = [node.zones];
-    let loaded = load_zones(if paths.is_empty() { &own } else { paths }, &shared);
+    let own = std::slice::from_ref(&node.zones);
+    let loaded = load_zones(if paths.is_empty() { own } else { paths }, &shared);
     diagnostics.extend(loaded.diagnostics);
+    diagnostics.extend(match load_database(&node) {
+        Ok(database) => geo_warnings(&loaded.zones, |rule| database.knows(rule)),
+        Err(faults) => faults,
+    });
     // A shared region is judged with every zone that uses it.
     diagnostics.sort();
     diagnostics.dedup();

@@ -232,17 +232,14 @@ pub fn geo_warnings(zones: &[Zone], knows: impl Fn(&Match) -> bool) -> Vec<Diagn
     unknown
         .map(|(from, at)| {
             let (what, needed) = match from {
-                Match::Country(_) => ("countries", "a Country or City database"),
-                Match::Subdivision(..) => ("subdivisions", "a City database"),
-                Match::Continent(_) => ("continents", "a Country or City database"),
-                Match::Asn(_) => ("AS numbers", "an ASN database"),
-                Match::Prefix(_) => ("prefixes", "a database"),
+                Match::Country(country) => (country.to_string(), "a Country or City database"),
+                Match::Subdivision(country, code) => (format!("{country}-{code}"), "a City database"),
+                Match::Continent(continent) => (continent.name().to_owned(), "a Country or City database"),
+                Match::Asn(number) => (format!("AS{number}"), "an ASN database"),
+                Match::Prefix(net) => (net.to_string(), "a database"),
             };
-            Diagnostic::warning(
-                at.clone(),
-                format!("no loaded database knows this of {what}: the rule never matches by it"),
-            )
-            .help(format!("add {needed} that does to `geoip`"))
+            Diagnostic::warning(at.clone(), format!("no loaded database knows {what}: nothing matches it"))
+                .help(format!("add {needed} that does to `geoip`"))
         })
         .collect()
 }
@@ -338,7 +335,7 @@ mod tests {
         let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
-            ["a.toml:7:26: warning: no loaded database knows this of AS numbers: the rule never matches by it\n  \
+            ["a.toml:7:26: warning: no loaded database knows AS64500: nothing matches it\n  \
               help: add an ASN database that does to `geoip`"]
         );
     }

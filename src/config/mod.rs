@@ -9,6 +9,7 @@
 //! file obeyed. Whatever breaks a rule is a [`Diagnostic`], and one run reports them all.
 
 pub mod diagnostic;
+pub mod geoip;
 pub mod load;
 pub mod node;
 pub mod settings;
@@ -26,6 +27,7 @@ mod units;
 mod zone_file;
 
 pub use diagnostic::{At, Diagnostic, Severity};
+pub use geoip::load_database;
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
 pub use tree::Placed;
