@@ -104,7 +104,12 @@ fn check(message: &[u8], client: Client) -> Result<(), TestCaseError> {
         Outcome::Answered { length, rcode, .. } => (length, rcode),
     };
     prop_assert!(!nothing_to_answer);
-    let answer = Message::from_vec(&out[..length]).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    // An option of family 0 is echoed as it came; hickory-proto knows families 1 and 2.
+    let mut known = out[..length].to_vec();
+    if let Some(subnet) = known.last_chunk_mut::<8>().filter(|option| **option == [0, 8, 0, 4, 0, 0, 0, 0]) {
+        subnet[5] = 1;
+    }
+    let answer = Message::from_vec(&known).map_err(|error| TestCaseError::fail(error.to_string()))?;
     prop_assert_eq!(&out[..2], &message[..2]);
     prop_assert_eq!(out[2] & 0xF8, message[2] & 0x78 | 0x80, "QR and the opcode");
     prop_assert!(answer.queries.len() <= 1 && !answer.metadata.recursion_available);
