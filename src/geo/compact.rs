@@ -11,8 +11,11 @@
 //! known though no one knows it, all of it.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+
+use ipnet::IpNet;
 
 use super::database::Database;
 use super::mmdb::{self, Child, Tree};
@@ -26,6 +29,9 @@ const FAR_KM: f64 = 1500.0;
 /// The error of the wrong country in the right spot, as a share of the largest error.
 const ABROAD: f32 = 0.5;
 
+/// Additional weight of a block that is to be kept as the source has it, in /24 blocks.
+const KEPT: f64 = 1000.0;
+
 /// A subtree of more places than this is not weighed as a leaf: it would never be one in a file of any use.
 const MOST_PLACES: usize = 48;
 
@@ -35,13 +41,16 @@ pub struct Options {
     pub size: usize,
     /// Joins places of a country that lie within one square of this many degrees.
     pub grid: f64,
+    /// Blocks that are kept as the source has them: addresses that people are sure to try, and that may lie alone among
+    /// those of another country.
+    pub keep: Vec<IpNet>,
     /// Stands in the file's description; licences ask for it.
     pub attribution: String,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { size: 8_000_000, grid: 0.25, attribution: String::new() }
+        Options { size: 8_000_000, grid: 0.25, keep: Vec::new(), attribution: String::new() }
     }
 }
 
@@ -69,13 +78,30 @@ pub fn write(database: &Database, out: &Path, options: &Options) -> Result<Writt
 pub fn file(database: &Database, options: &Options) -> Option<(Vec<u8>, usize)> {
     let places = Places::build(database, &[]);
     let spots = Spots::new(&places.list, options.grid);
-    let mut v4 =
-        Pruned::new(&places.v4.map(|place| spots.of_place[place as usize]), 24, &spots, |blocks| blocks as f64);
+    let (mut keep4, mut keep6) = (Vec::new(), Vec::new());
+    for net in &options.keep {
+        match net {
+            IpNet::V4(net) => {
+                let key = |address: Ipv4Addr| u128::from(address.to_bits() >> 8);
+                keep4.push((key(net.network()), key(net.broadcast())));
+            }
+            IpNet::V6(net) => {
+                let key = |address: Ipv6Addr| address.to_bits() >> 80;
+                keep6.push((key(net.network()), key(net.broadcast())));
+            }
+        }
+    }
+    let kept = |keep: &[(u128, u128)], first: u128, blocks: u128| {
+        KEPT * keep.iter().filter(|&&(low, high)| low < first + blocks && first <= high).count() as f64
+    };
+    let mut v4 = Pruned::new(&places.v4.map(|place| spots.of_place[place as usize]), 24, &spots, |first, blocks| {
+        blocks as f64 + kept(&keep4, first, blocks)
+    });
     // Allocations grow with the customers an operator hopes for, not with those it has. By the fourth root a /20 weighs
     // as much as 128 single /48. (Tried: with a tenth of the square root one IPv4 address in 1,000 more, but three IPv6
     // networks in 100 fewer go to their nearest region.)
-    let mut v6 = Pruned::new(&places.v6.map(|place| spots.of_place[place as usize]), 48, &spots, |blocks| {
-        (blocks as f64).sqrt().sqrt()
+    let mut v6 = Pruned::new(&places.v6.map(|place| spots.of_place[place as usize]), 48, &spots, |first, blocks| {
+        (blocks as f64).sqrt().sqrt() + kept(&keep6, first, blocks)
     });
     let kinds: Vec<&str> = database.files().iter().map(|file| &*file.database_type).collect();
     let description = format!("Country and location, compacted from {}. {}", kinds.join(", "), options.attribution);
@@ -185,8 +211,13 @@ impl Node {
 }
 
 impl Pruned {
-    /// `spots_by_key`: runs of keys of `bits` bits; `weight` of a block of so many keys in one spot.
-    fn new<K: super::ranges::Key>(runs: &Ranges<K>, bits: u32, spots: &Spots, weight: impl Fn(u128) -> f64) -> Pruned {
+    /// `spots_by_key`: runs of keys of `bits` bits; `weight` of a block by its first key and their number, all in one spot.
+    fn new<K: super::ranges::Key>(
+        runs: &Ranges<K>,
+        bits: u32,
+        spots: &Spots,
+        weight: impl Fn(u128, u128) -> f64,
+    ) -> Pruned {
         let mut full = Full { starts: runs.starts(), values: runs.values(), spots, weight, nodes: Vec::new() };
         full.grow(0, bits, 0, runs.len() - 1);
         Pruned { nodes: full.nodes }
@@ -234,13 +265,13 @@ struct Full<'a, K, W> {
 /// Spots below a node with their weights, or too many of them.
 type Census = Option<Vec<(u32, f32)>>;
 
-impl<K: super::ranges::Key, W: Fn(u128) -> f64> Full<'_, K, W> {
+impl<K: super::ranges::Key, W: Fn(u128, u128) -> f64> Full<'_, K, W> {
     /// The subtree of the `1 << bits` keys from `first`, which lie in the runs `low..=high`. Returns its node.
     fn grow(&mut self, first: u128, bits: u32, low: usize, high: usize) -> (u32, Census) {
         if low == high {
             let spot = self.values[low];
             self.nodes.push(Node::new(None, spot, 0.0));
-            return (self.nodes.len() as u32 - 1, Some(vec![(spot, (self.weight)(1 << bits) as f32)]));
+            return (self.nodes.len() as u32 - 1, Some(vec![(spot, (self.weight)(first, 1 << bits) as f32)]));
         }
         let middle = first + (1 << (bits - 1));
         let after = low + self.starts[low..=high].partition_point(|&start| start.into() < middle);
