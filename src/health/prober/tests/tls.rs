@@ -1,8 +1,8 @@
 //! HTTPS: certificates that are right and wrong, and what the server gets to see.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{HandshakeKind, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -127,6 +127,30 @@ async fn a_certificate_of_the_future_is_down() {
     let ca = Ca::new();
     let future = ca.sign(HOST, |params| params.not_before = date_time_ymd(3000, 1, 1));
     assert_eq!(shown(future, Some(&ca)).await, down("TLS: certificate not valid yet"));
+}
+
+#[tokio::test]
+async fn every_new_connection_looks_at_the_certificate_anew() {
+    let ca = Ca::new();
+    let (sender, mut kinds) = mpsc::channel(64);
+    let acceptor = ca.sign(HOST, |_| {});
+    let address = server(move |stream, _| {
+        let (acceptor, sender) = (acceptor.clone(), sender.clone());
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let _ = sender.try_send(stream.get_ref().1.handshake_kind());
+            if request(&mut stream).await.is_some() {
+                let _ = stream.write_all(OK).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    })
+    .await;
+    let mut watched = Watched::up(https(address, Some(&ca))).await;
+    watched.quiet_until(Kind::Success, 4).await;
+    for connection in 0..4 {
+        assert_eq!(kinds.recv().await.flatten(), Some(HandshakeKind::Full), "connection {connection}");
+    }
 }
 
 #[tokio::test]
