@@ -2,7 +2,7 @@
 //!
 //! The control loop owns it; whoever else wants to know asks the loop for a [`View`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -35,7 +35,7 @@ pub struct World {
 /// A target of the published snapshot.
 struct Known {
     id: TargetId,
-    /// The servers it stands for, for people: `london of stream.example. (192.0.2.11)`.
+    /// The servers it stands for, for people: `london of stream.example. (192.0.2.11 2001:db8::11)`.
     of: Arc<str>,
 }
 
@@ -101,13 +101,19 @@ fn servers(snapshot: &Snapshot) -> Vec<String> {
     for (z, served) in snapshot.zones().iter().enumerate() {
         let (fleet, _) = snapshot.fleet(z as u32);
         for (r, region) in served.zone.regions.iter().enumerate() {
+            let mut here: BTreeMap<TargetId, String> = BTreeMap::new();
             for member in Family::BOTH.into_iter().flat_map(|family| fleet.members(r as u8, family)) {
-                let Some(target) = member.target else { continue };
+                if let Some(target) = member.target {
+                    let addresses = here.entry(target).or_default();
+                    addresses.push_str(if addresses.is_empty() { "" } else { " " });
+                    addresses.push_str(&member.address.to_string());
+                }
+            }
+            for (target, addresses) in here {
                 let text = &mut servers[target.0 as usize];
-                if text.is_empty() {
-                    *text = format!("{} of {} ({})", region.name, served.zone.name, member.address);
-                } else if text.len() < LONG {
-                    text.push_str(&format!(", {}", member.address));
+                if text.len() < LONG {
+                    text.push_str(if text.is_empty() { "" } else { ", " });
+                    text.push_str(&format!("{} of {} ({addresses})", region.name, served.zone.name));
                 }
             }
         }

@@ -5,6 +5,7 @@
 pub mod ask;
 pub mod check;
 pub mod delegation;
+pub mod demo;
 pub mod explain;
 pub mod geoip;
 pub mod log;
@@ -41,6 +42,8 @@ pub struct Cli {
 enum Command {
     /// Answer queries
     Serve(serve::ServeArgs),
+    /// Serve a bundled zone on loopback, with toy origins to kill and revive, and watch the answers move
+    Demo(demo::DemoArgs),
     /// Tell every fault of every file in one run; exit code 1 if there is an error
     Check(CheckArgs),
     /// Tell why an answer is what it is
@@ -103,6 +106,7 @@ impl FileArgs {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => Ok(serve::run(&args)),
+        Command::Demo(args) => Ok(demo::run(&args)),
         Command::Check(CheckArgs { paths, config, json }) => {
             check::run(&paths, config.as_deref(), json, &mut anstream::stdout())
         }

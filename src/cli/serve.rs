@@ -61,45 +61,29 @@ pub fn run(args: &ServeArgs) -> u8 {
 
 async fn serve(sources: Sources) -> Result<(), StartError> {
     let stop = CancellationToken::new();
-    let signals = Signals::listen().map_err(StartError::System)?;
     // From here on, so that a signal during a long start is not lost.
-    let (terminated, hangups) = signals.split(stop.clone());
-    let node = node::start(sources, Router::new(), stop.clone()).await?;
+    let hangups = stop_on_signals(stop.clone()).map_err(StartError::System)?;
+    let node = node::start(sources, Router::new(), stop).await?;
     let reloads = tokio::spawn(reload_on(hangups, node.events.clone()));
     node.stopped().await;
     reloads.abort();
-    terminated.abort();
     info!("stopped");
     Ok(())
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Cancels `stop` at the first signal to end.
-    fn split(self, stop: CancellationToken) -> (tokio::task::JoinHandle<()>, Signal) {
-        let Signals { mut terminate, mut interrupt, hangup } = self;
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => info!("SIGTERM: answering what was received, then stopping"),
-                _ = interrupt.recv() => info!("SIGINT: answering what was received, then stopping"),
-            }
-            stop.cancel();
-        });
-        (task, hangup)
-    }
+/// Cancels `stop` at the first SIGTERM or SIGINT, and gives the SIGHUPs, which end nothing from then on. Must be called
+/// within a tokio runtime.
+pub fn stop_on_signals(stop: CancellationToken) -> std::io::Result<Signal> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: answering what was received, then stopping"),
+            _ = interrupt.recv() => info!("SIGINT: answering what was received, then stopping"),
+        }
+        stop.cancel();
+    });
+    Ok(hangups)
 }
 
 async fn reload_on(mut hangups: Signal, events: mpsc::Sender<Event>) {

@@ -106,7 +106,7 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
     }
 }
 
-/// `named`: somebody wrote these paths, so they must hold something. Otherwise the bundled database will do.
+/// `named`: somebody wrote these paths, so they must hold something. Without any, the bundled database will do.
 fn databases(paths: &[PathBuf], named: bool) -> Result<Database, Vec<Diagnostic>> {
     let paths: Vec<PathBuf> = paths.iter().filter(|path| named || path.exists()).cloned().collect();
     let files = expand(&paths).map_err(|fault| vec![fault])?;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::load::{Load, Loaded, Refused};
 use self::retired::Retired;
@@ -119,14 +119,14 @@ impl Control {
             let belief = Belief { verdict: event.verdict, cause: Arc::clone(&event.cause), since: SystemTime::now() };
             let Some((id, server)) = self.parts.world.believe(&event.target, belief) else { continue };
             changes.push((id, event.verdict));
-            told.push((server, event));
+            told.push((server, snapshot.verdict(id), event));
         }
         // Later verdicts of a target stand: with_verdicts takes them in order.
         if changes.iter().any(|(id, verdict)| snapshot.verdict(*id) != *verdict) {
             self.publish(snapshot.with_verdicts(&changes));
         }
         // Only now: a terminal that stands still must not hold an answer back.
-        told.iter().for_each(|(server, event)| tell(server, event));
+        told.iter().for_each(|(server, before, event)| tell(server, *before, event));
     }
 
     fn handle(&mut self, event: Event) {
@@ -232,11 +232,15 @@ async fn job(job: &mut Option<JoinHandle<Result<Loaded, Refused>>>) -> Result<Re
     }
 }
 
-fn tell(server: &str, event: &health::Event) {
+fn tell(server: &str, before: Verdict, event: &health::Event) {
     let (probed, cause) = (event.target.address, &event.cause);
-    match event.verdict {
-        Verdict::Down => warn!(server, %probed, %cause, "down"),
-        Verdict::Up => info!(server, %probed, %cause, "up"),
-        Verdict::Unknown => info!(server, %probed, %cause, "unknown"),
+    match (before, event.verdict) {
+        (_, Verdict::Down) => warn!(server, %probed, %cause, "down"),
+        (Verdict::Down, _) => info!(server, %probed, %cause, "up"),
+        // As it was taken to be.
+        (Verdict::Unknown | Verdict::Up, _) => debug!(server, %probed, %cause, "up"),
     }
 }
+
+#[cfg(test)]
+mod tests;

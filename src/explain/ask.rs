@@ -50,7 +50,7 @@ impl Ask {
     }
 
     /// The query as a resolver that serves this client would send it.
-    fn message(&self) -> Vec<u8> {
+    pub fn message(&self) -> Vec<u8> {
         let mut message = Message::new(0, MessageType::Query, OpCode::Query);
         message.add_query(Query::query(self.name.clone(), self.rtype));
         let subnet = ClientSubnet::new(self.client.addr(), self.client.prefix_len(), 0);

@@ -1,0 +1,250 @@
+use std::sync::mpsc as std_mpsc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tempfile::tempdir;
+
+use super::load::Seen;
+use super::*;
+use crate::config::{At, Shared, load_zones};
+use crate::geo::Database;
+use crate::health::Target;
+use crate::snapshot::Served;
+use crate::world::{Beliefs, verdict};
+
+/// A zone of two regions with `servers` servers each, which nobody listens for.
+fn zone(servers: usize) -> Arc<crate::config::settings::Zone> {
+    let dir = tempdir().unwrap();
+    let list = |net: u8| (1..=servers).map(|n| format!("\"192.0.{net}.{n}\"")).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "zone = \"stream.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n\
+         [check]\ntcp = 9\n\
+         [region.eu]\nat = [51.51, -0.13]\na = [{}]\n[region.us]\nat = [39.04, -77.49]\na = [{}]\n[stream.live]\n",
+        list(2),
+        list(3),
+    );
+    std::fs::write(dir.path().join("zone.toml"), text).unwrap();
+    let mut loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    Arc::new(loaded.zones.remove(0))
+}
+
+fn compile(zone: &Arc<crate::config::settings::Zone>, beliefs: &Beliefs, previous: Option<&Snapshot>) -> Snapshot {
+    let served = Served { zone: Arc::clone(zone), serial: 1 };
+    let database = previous.map_or_else(|| Arc::new(Database::empty()), |p| Arc::clone(&p.geography().database));
+    Snapshot::compile(vec![served], &database, |target| verdict(beliefs, target), previous)
+}
+
+/// A loop at work on a zone, with the other ends of its channels.
+struct Rig {
+    published: Published,
+    verdicts: mpsc::Sender<health::Event>,
+    events: mpsc::Sender<Event>,
+    tally: Arc<Tally>,
+    parts: Option<Parts>,
+    stop: CancellationToken,
+}
+
+impl Rig {
+    fn new(servers: usize, load: Load) -> Rig {
+        let snapshot = compile(&zone(servers), &Beliefs::new(), None);
+        let world = World::new(&snapshot);
+        let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
+        let (verdicts, verdict_receiver) = mpsc::channel(4096);
+        let (events, event_receiver) = mpsc::channel(QUEUE);
+        // The probes' own words go nowhere: the test speaks for them.
+        let (elsewhere, _) = mpsc::channel(1);
+        let tally = Arc::new(Tally::default());
+        let parts = Parts {
+            published: Arc::clone(&published),
+            world,
+            load,
+            watcher: Watcher::start(|| true).unwrap(),
+            prober: Prober::new(elsewhere),
+            verdicts: verdict_receiver,
+            events: event_receiver,
+            ledger: Arc::new(Ledger::default()),
+            tally: Arc::clone(&tally),
+        };
+        Rig { published, verdicts, events, tally, parts: Some(parts), stop: CancellationToken::new() }
+    }
+
+    fn run(&mut self) {
+        tokio::spawn(run(self.parts.take().expect("runs once"), self.stop.clone()));
+    }
+
+    fn target(&self, position: usize) -> Target {
+        self.published.load().targets()[position].clone()
+    }
+
+    async fn say(&self, target: Target, verdict: Verdict) {
+        let event = health::Event { target: Arc::new(target), verdict, cause: "refused".into(), at: Instant::now() };
+        self.verdicts.send(event).await.unwrap();
+    }
+
+    /// What the loop knows once it has done all that was asked before.
+    async fn view(&self) -> View {
+        let (reply, view) = oneshot::channel();
+        self.events.send(Event::View(reply)).await.ok().unwrap();
+        view.await.unwrap()
+    }
+
+    async fn reload(&self) -> oneshot::Receiver<ReloadOutcome> {
+        let (reply, outcome) = oneshot::channel();
+        self.events.send(Event::Reload(reply)).await.ok().unwrap();
+        outcome
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A load that tells when it begins and ends when it is let.
+fn held_load(servers: usize) -> (Load, std_mpsc::Receiver<()>, std_mpsc::Sender<()>) {
+    let (begun, has_begun) = std_mpsc::channel();
+    let (let_go, may_end) = std_mpsc::channel::<()>();
+    let (zone, may_end) = (zone(servers), std::sync::Mutex::new(may_end));
+    let load: Load = Arc::new(move |previous, beliefs| {
+        let snapshot = compile(&zone, beliefs, Some(previous));
+        begun.send(()).unwrap();
+        may_end.lock().unwrap().recv().unwrap();
+        Ok(Loaded { snapshot, warnings: vec![], seen: Seen::default() })
+    });
+    (load, has_begun, let_go)
+}
+
+fn no_load() -> Load {
+    Arc::new(|_, _| unreachable!("nobody asks for a reload"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_is_published_and_kept_with_its_cause() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    let before = rig.published.load().generation();
+    rig.say(rig.target(0), Verdict::Down).await;
+    let view = rig.view().await;
+    assert_eq!(view.snapshot.verdicts(), [Verdict::Down, Verdict::Unknown]);
+    assert_eq!(view.snapshot.generation(), before + 1);
+    assert_eq!(&*view.beliefs[&rig.target(0)].cause, "refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_verdicts_is_one_snapshot_and_the_last_word_stands() {
+    let mut rig = Rig::new(100, no_load());
+    let before = rig.published.load().generation();
+    for position in 0..200 {
+        rig.say(rig.target(position), Verdict::Down).await;
+        rig.say(rig.target(position), Verdict::Up).await;
+        rig.say(rig.target(position), Verdict::Down).await;
+    }
+    rig.run();
+    let view = rig.view().await;
+    assert!(view.snapshot.verdicts().iter().all(|verdict| *verdict == Verdict::Down));
+    assert_eq!(view.snapshot.generation(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_during_a_load_is_published_at_once_and_survives_it() {
+    let (load, has_begun, let_go) = held_load(1);
+    let mut rig = Rig::new(1, load);
+    rig.run();
+    let outcome = rig.reload().await;
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+    rig.say(rig.target(1), Verdict::Down).await;
+    let during = rig.view().await.snapshot;
+    assert_eq!(during.verdicts(), [Verdict::Unknown, Verdict::Down], "while the load goes on");
+    let_go.send(()).unwrap();
+    let generation = outcome.await.unwrap().unwrap();
+    let after = rig.published.load_full();
+    assert_eq!(after.verdicts(), [Verdict::Unknown, Verdict::Down], "the load had begun without it");
+    assert_eq!(after.generation(), generation);
+    assert!(generation > during.generation(), "generations only rise");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_during_a_load_is_told_the_outcome_of_the_next() {
+    let (load, has_begun, let_go) = held_load(1);
+    let mut rig = Rig::new(1, load);
+    rig.run();
+    let (first, has_begun) = (rig.reload().await, std::sync::Mutex::new(has_begun));
+    let has_begun = Arc::new(has_begun);
+    let begun = || {
+        let has_begun = Arc::clone(&has_begun);
+        tokio::task::spawn_blocking(move || has_begun.lock().unwrap().recv().unwrap())
+    };
+    begun().await.unwrap();
+    // The files may have changed after the first load read them.
+    let second = rig.reload().await;
+    rig.view().await;
+    let_go.send(()).unwrap();
+    let first = first.await.unwrap().unwrap();
+    begun().await.unwrap();
+    let_go.send(()).unwrap();
+    assert!(second.await.unwrap().unwrap() > first);
+    assert_eq!(rig.tally.reloads_done.load(Relaxed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_load_changes_nothing_and_tells_why() {
+    let load: Load = Arc::new(|_, _| {
+        let fault = Diagnostic::error(At::start(std::path::Path::new("zones/a.toml")), "no zone file");
+        Err(Refused { diagnostics: vec![fault], seen: Seen::default() })
+    });
+    let mut rig = Rig::new(1, load);
+    rig.run();
+    let before = rig.published.load_full();
+    let faults = rig.reload().await.await.unwrap().unwrap_err();
+    assert_eq!(faults[0].what, "no zone file");
+    assert!(Arc::ptr_eq(&before, &rig.published.load_full()));
+    assert_eq!(rig.tally.reloads_refused.load(Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_panics_changes_nothing_and_the_loop_goes_on() {
+    let mut rig = Rig::new(1, Arc::new(|_, _| panic!("a fault of ours")));
+    rig.run();
+    let before = rig.published.load_full();
+    assert!(rig.reload().await.await.unwrap().is_err());
+    assert!(Arc::ptr_eq(&before, &rig.published.load_full()));
+    rig.say(rig.target(0), Verdict::Down).await;
+    assert_eq!(rig.view().await.snapshot.verdicts()[0], Verdict::Down);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_of_a_target_that_is_gone_is_forgotten() {
+    let (load, _has_begun, let_go) = held_load(1);
+    let mut rig = Rig::new(2, load);
+    let gone = rig.target(1);
+    rig.run();
+    let outcome = rig.reload().await;
+    let_go.send(()).unwrap();
+    outcome.await.unwrap().unwrap();
+    rig.say(gone.clone(), Verdict::Down).await;
+    let view = rig.view().await;
+    assert!(!view.beliefs.contains_key(&gone));
+    assert_eq!(view.snapshot.verdicts(), [Verdict::Unknown; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_reaches_answers_within_a_millisecond() {
+    let mut rig = Rig::new(100, no_load());
+    rig.run();
+    rig.view().await;
+    let mut took: Vec<Duration> = Vec::new();
+    for round in 0..21 {
+        let verdict = if round % 2 == 0 { Verdict::Down } else { Verdict::Up };
+        let (target, said) = (rig.target(round), Instant::now());
+        rig.say(target, verdict).await;
+        while rig.published.load().verdicts()[round] != verdict {
+            std::hint::spin_loop();
+        }
+        took.push(said.elapsed());
+    }
+    // The median: another program may have the processor now and then.
+    took.sort();
+    assert!(took[took.len() / 2] < Duration::from_millis(1), "{took:?}");
+}
