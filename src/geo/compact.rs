@@ -74,10 +74,13 @@ pub fn write(database: &Database, out: &Path, options: &Options) -> Result<Writt
     Ok(Written { bytes: bytes.len(), places })
 }
 
-/// The file's bytes and its number of places; `None` when nothing fits.
+/// The file's bytes and its number of places; `None` when nothing fits, or nothing is known.
 pub fn file(database: &Database, options: &Options) -> Option<(Vec<u8>, usize)> {
     let places = Places::build(database, &[]);
     let spots = Spots::new(&places.list, options.grid);
+    if spots.list.len() == 1 {
+        return None;
+    }
     let (mut keep4, mut keep6) = (Vec::new(), Vec::new());
     for net in &options.keep {
         match net {

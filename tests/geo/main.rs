@@ -1,5 +1,6 @@
 //! Location databases as files, and what becomes of them.
 
+mod compacted;
 mod databases;
 mod faults;
 mod properties;
