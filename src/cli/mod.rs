@@ -12,17 +12,19 @@ pub mod log;
 pub mod serve;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ipnet::IpNet;
 
-use crate::config::Diagnostic;
 use crate::config::settings::Overrides;
-use crate::control::load::Sources;
+use crate::config::{Diagnostic, load_node};
+use crate::control::load::{Sources, read_database};
+use crate::geo::compact;
 
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -48,6 +50,9 @@ enum Command {
     Check(CheckArgs),
     /// Tell why an answer is what it is
     Explain(explain::ExplainArgs),
+    /// Ask location databases, and make smaller ones of them
+    #[command(subcommand)]
+    Geoip(GeoipCommand),
     /// Print the records to put in the parent zone: NS and glue
     Delegation(delegation::DelegationArgs),
     /// Print completions for a shell
@@ -64,6 +69,61 @@ struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Subcommand)]
+enum GeoipCommand {
+    /// Tell what is known of an address, and which file says so; exit code 1 if nothing is
+    Inspect {
+        address: IpAddr,
+        #[command(flatten)]
+        files: FileArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the country and location of databases to one small file
+    Compact {
+        /// Databases, or directories of them
+        #[arg(required = true)]
+        sources: Vec<PathBuf>,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// At most this long
+        #[arg(long, value_name = "BYTES", default_value_t = compact::Options::default().size)]
+        size: usize,
+        /// Join places of a country that lie within a square of this many degrees
+        #[arg(long, value_name = "DEGREES", default_value_t = compact::Options::default().grid)]
+        grid: f64,
+        /// Keep this block as the source has it; may be repeated
+        #[arg(long, value_name = "PREFIX")]
+        keep: Vec<IpNet>,
+        /// Text for the file's description
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        attribution: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell how often databases send addresses to the same nearest city as better ones do
+    Compare {
+        /// The databases in question, or directories of them
+        #[arg(required = true)]
+        others: Vec<PathBuf>,
+        /// A database that is taken to be right; may be repeated
+        #[arg(long, value_name = "PATH", required = true)]
+        truth: Vec<PathBuf>,
+        /// A city with servers, such as "San Jose, US"; may be repeated
+        #[arg(long, value_name = "CITY", required = true)]
+        near: Vec<String>,
+        /// Addresses to draw
+        #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What commands read.
@@ -111,6 +171,7 @@ pub fn run() -> ExitCode {
             check::run(&paths, config.as_deref(), json, &mut anstream::stdout())
         }
         Command::Explain(args) => explain::run(&args, &mut anstream::stdout()),
+        Command::Geoip(command) => geoip(command, &mut anstream::stdout()),
         Command::Delegation(args) => delegation::run(&args, &mut anstream::stdout()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut io::stdout());
@@ -124,6 +185,31 @@ pub fn run() -> ExitCode {
         Err(error) => {
             complain(&format!("cannot print: {error}"));
             ExitCode::from(1)
+        }
+    }
+}
+
+fn geoip(command: GeoipCommand, out: &mut dyn Write) -> io::Result<u8> {
+    match command {
+        GeoipCommand::Inspect { address, files, json } => {
+            let (node, _, mut faults) = load_node(files.config.as_deref());
+            let database = read_database(&node.with(files.sources().flags));
+            match database.map_err(|more| faults.extend(more)) {
+                Ok(database) if !faults.iter().any(Diagnostic::is_error) => {
+                    geoip::inspect(address, &database, json, out)
+                }
+                _ => {
+                    complain_of(&faults);
+                    Ok(1)
+                }
+            }
+        }
+        GeoipCommand::Compact { sources, to, size, grid, keep, attribution, json } => {
+            let options = compact::Options { size, grid, keep, attribution };
+            geoip::compact(&sources, &to, &options, json, out)
+        }
+        GeoipCommand::Compare { others, truth, near, count, json } => {
+            geoip::compare(&truth, &others, &near, count, json, out)
         }
     }
 }

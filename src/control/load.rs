@@ -83,15 +83,14 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
     let (node, shared, mut diagnostics) = load_node(sources.config.as_deref());
     let node = node.with(sources.flags.clone());
     seen.note([node.zones.clone()]);
-    let geoip = node.geoip.clone().unwrap_or_else(|| vec![GEOIP.into()]);
-    seen.databases = seen.note(geoip.iter().cloned());
+    seen.databases = seen.note(databases_of(&node));
 
     let zones = load_zones(std::slice::from_ref(&node.zones), &shared);
     diagnostics.extend(zones.diagnostics);
     seen.note(zones.zones.iter().flat_map(authorities));
     let database = match known {
         Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
-        _ => databases(&geoip, node.geoip.is_some()).map(Arc::new),
+        _ => read_database(&node).map(Arc::new),
     };
     match database {
         Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
@@ -106,9 +105,14 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
     }
 }
 
-/// `named`: somebody wrote these paths, so they must hold something. Without any, the bundled database will do.
-fn databases(paths: &[PathBuf], named: bool) -> Result<Database, Vec<Diagnostic>> {
-    let paths: Vec<PathBuf> = paths.iter().filter(|path| named || path.exists()).cloned().collect();
+fn databases_of(node: &Node) -> Vec<PathBuf> {
+    node.geoip.clone().unwrap_or_else(|| vec![GEOIP.into()])
+}
+
+/// The databases that the settings name, which must hold something; without any, the bundled one will do.
+pub fn read_database(node: &Node) -> Result<Database, Vec<Diagnostic>> {
+    let named = node.geoip.is_some();
+    let paths: Vec<PathBuf> = databases_of(node).into_iter().filter(|path| named || path.exists()).collect();
     let files = expand(&paths).map_err(|fault| vec![fault])?;
     let overrides = overrides_of(&paths).map_err(|fault| vec![fault])?;
     match (files.is_empty(), &overrides) {

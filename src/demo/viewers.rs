@@ -142,3 +142,30 @@ impl Resolver {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Shared, load_zones};
+    use crate::geo::Database;
+    use crate::health::Verdict;
+    use crate::snapshot::Served;
+
+    #[test]
+    fn the_bundled_database_sends_each_viewer_home() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("zone.toml"), include_str!("zone.toml")).unwrap();
+        let mut loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
+        assert_eq!(loaded.diagnostics, []);
+        let served = Served { zone: Arc::new(loaded.zones.remove(0)), serial: 1 };
+        let database = Arc::new(Database::bundled());
+        let snapshot = Arc::new(Snapshot::compile(vec![served], &database, |_| Verdict::Up, None));
+        for viewer in &VIEWERS {
+            let sent = viewer.sent_by(&snapshot).unwrap();
+            assert_eq!((viewer.city, &*sent.region), (viewer.city, viewer.home));
+            assert_eq!(sent.addresses.len(), 2);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The demo without a terminal, as a script or CI would run it.
+
+mod node;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use node::{Files, Node, ZONE};
+use serde_json::Value;
+
+#[test]
+fn killing_and_reviving_a_region_moves_the_answers_of_its_viewers() {
+    let files = Files::new(ZONE);
+    let mut command = files.command(&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json"]);
+    command.stdout(Stdio::piped());
+    let mut node = Node::start(command);
+    let mut told = BufReader::new(node.child.stdout.take().unwrap()).lines();
+    let first = told.next().unwrap().unwrap();
+    assert_eq!(first, format!("Meridian demo: DNS on {}, admin on http://{}", node.dns, node.admin));
+    let london = |node: &Node| node.dig("live.stream.example", "81.2.69.0/24");
+    assert_eq!(london(&node), "198.51.100.11 198.51.100.12");
+
+    let act = |path: &str| -> Value {
+        let (status, body) = node.http("POST", path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let killed = act("/demo/kill/london");
+    assert_eq!(killed["viewer"], "London");
+    assert!(killed["milliseconds"].as_f64().unwrap() < 2000.0, "{killed}");
+    assert_eq!(london(&node), "198.51.100.21 198.51.100.22", "Frankfurt is next");
+    act("/demo/revive/london");
+    assert_eq!(london(&node), "198.51.100.11 198.51.100.12");
+    act("/demo/hang/london/1");
+    assert_eq!(london(&node), "198.51.100.12", "half a region is still up");
+    for path in ["/demo/kill/atlantis", "/demo/kill/london/3", "/demo/paint/london"] {
+        assert_eq!(node.http("POST", path).0, 404, "{path}");
+    }
+    assert_eq!(node.http("GET", "/demo/kill/london").0, 405, "a look changes nothing");
+    node.signal("TERM");
+    assert_eq!(node.wait(), Some(0));
+    let rest: Vec<String> = told.map_while(Result::ok).collect();
+    assert!(
+        rest.iter().any(|line| line.starts_with("london killed: the answer for London changed after ")),
+        "{rest:#?}"
+    );
+}

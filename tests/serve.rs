@@ -1,0 +1,285 @@
+//! The whole server: start, reload, faults, end.
+
+mod node;
+
+use std::fs;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use maxminddb_writer::paths::IpAddrWithMask;
+use meridian::demo::origin::Origin;
+use node::{Files, LONDON, NEW_YORK, ZONE, http, touch_back, wait_for};
+use serde_json::json;
+
+const DONE: &str = r#"meridian_reloads_total{outcome="done"}"#;
+const REFUSED: &str = r#"meridian_reloads_total{outcome="refused"}"#;
+
+fn with_london_at(address: &str) -> String {
+    ZONE.replace("192.0.2.21", address)
+}
+
+#[test]
+fn a_viewer_gets_the_nearest_region() {
+    let node = Files::new(ZONE).serve();
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    assert_eq!(node.dig("LIVE.stream.example", NEW_YORK), "192.0.2.11");
+    let tcp = node.dig_all("live.stream.example", &["+tcp", "+short", "+subnet=81.2.69.0/24"]);
+    assert_eq!(tcp, "192.0.2.21\n");
+}
+
+#[test]
+fn a_saved_zone_is_served_whether_written_in_place_or_renamed_over() {
+    let files = Files::new(ZONE);
+    let node = files.serve();
+    files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
+    node.wait_for_answer(LONDON, "192.0.2.22");
+    files.put_over("zones/stream.example.toml", with_london_at("192.0.2.23"));
+    node.wait_for_answer(LONDON, "192.0.2.23");
+    files.put("zones/other.toml", "zone = \"other.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n");
+    wait_for("the new zone is served", || {
+        node.dig_all("other.example", &["SOA", "+short"]).starts_with("ns1.example.net.").then_some(())
+    });
+}
+
+#[test]
+fn sighup_reloads_without_any_change() {
+    let node = Files::new(ZONE).serve();
+    assert_eq!(node.metric(DONE), Some(0.0));
+    node.signal("HUP");
+    node.wait_for_metric(DONE, 1.0);
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+}
+
+#[test]
+fn a_broken_file_is_refused_with_its_place_and_the_old_answers_serve_on() {
+    let files = Files::new(ZONE);
+    let node = files.serve();
+    files.put(
+        "zones/stream.example.toml",
+        with_london_at("192.0.2.22").replace("near = \"London\"", "nere = \"London\""),
+    );
+    node.wait_for_metric(REFUSED, 1.0);
+    node.wait_for_log("reload refused; what was loaded before serves on");
+    assert!(node.log().contains("zones/stream.example.toml:10:1: "), "{}", node.log());
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    // One bad file holds back the good ones too.
+    files.put("zones/other.toml", "zone = \"other.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n");
+    node.wait_for_metric(REFUSED, 2.0);
+    assert!(node.dig_all("other.example", &["SOA"]).contains("status: REFUSED"));
+    files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
+    node.wait_for_answer(LONDON, "192.0.2.22");
+    assert!(node.dig_all("other.example", &["SOA"]).contains("status: NOERROR"));
+}
+
+#[test]
+fn a_zone_directory_emptied_or_gone_is_refused_until_it_is_back() {
+    let files = Files::new(ZONE);
+    let node = files.serve();
+    fs::remove_file(files.path("zones/stream.example.toml")).unwrap();
+    node.wait_for_metric(REFUSED, 1.0);
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    fs::remove_dir(files.path("zones")).unwrap();
+    node.wait_for_metric(REFUSED, 2.0);
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    fs::create_dir(files.path("zones")).unwrap();
+    files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
+    node.wait_for_answer(LONDON, "192.0.2.22");
+}
+
+/// A database that places one network.
+fn database(network: &str, latitude: f64, longitude: f64) -> Vec<u8> {
+    let mut database = maxminddb_writer::Database::default();
+    database.metadata.ip_version = maxminddb_writer::metadata::IpVersion::V4;
+    let record = json!({ "location": { "latitude": latitude, "longitude": longitude } });
+    let data = database.insert_value(record).unwrap();
+    let (address, length) = network.split_once('/').unwrap();
+    let address: IpAddr = address.parse().unwrap();
+    database.insert_node(IpAddrWithMask::new(address, length.parse().unwrap()), data);
+    database.write_to(Vec::new()).unwrap()
+}
+
+#[test]
+fn a_replaced_database_is_taken_while_serving_and_a_half_written_one_is_not() {
+    let files = Files::new(ZONE);
+    fs::create_dir(files.path("geoip")).unwrap();
+    files.put("geoip/own.mmdb", database("203.0.113.0/24", 39.0, -77.5));
+    let node = files.serve();
+    assert_eq!(node.dig("live.stream.example", "203.0.113.0/24"), "192.0.2.11");
+    let moved = database("203.0.113.0/24", 51.5, -0.1);
+    files.put("geoip/own.mmdb", &moved[..moved.len() / 2]);
+    node.wait_for_metric(REFUSED, 1.0);
+    assert_eq!(node.dig("live.stream.example", "203.0.113.0/24"), "192.0.2.11");
+    files.put("geoip/own.mmdb", &moved);
+    node.wait_for_answer("203.0.113.0/24", "192.0.2.21");
+    files.put("geoip/overrides.toml", "\"203.0.113.0/24\" = { near = \"Ashburn\" }\n");
+    node.wait_for_answer("203.0.113.0/24", "192.0.2.11");
+}
+
+#[test]
+fn a_port_in_use_ends_the_start_and_is_named() {
+    let files = Files::new(ZONE);
+    let (dns, admin) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (dns, admin) = (dns.local_addr().map(|a| (a, dns)).unwrap(), admin.local_addr().map(|a| (a, admin)).unwrap());
+    for (listen, admin, named) in
+        [(dns.0.to_string(), "127.0.0.1:0".to_owned(), dns.0), ("127.0.0.1:0".to_owned(), admin.0.to_string(), admin.0)]
+    {
+        let output = files.command(&["serve", "--listen", &listen, "--admin", &admin]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("cannot listen on {named}")) && told.contains("help: "), "{told}");
+    }
+}
+
+#[test]
+fn every_fault_of_every_file_is_told_before_a_start_is_refused() {
+    let files = Files::new(&ZONE.replace("Ashburn", "Atlantis"));
+    files.put("zones/other.toml", "zone = \"other.example\"\n");
+    files.put("meridian.toml", "workers = 0\n");
+    let output = files.command(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for place in ["meridian.toml:1:", "zones/other.toml:1:", "zones/stream.example.toml:6:"] {
+        assert!(told.contains(place), "{place} in {told}");
+    }
+    assert!(told.ends_with("meridian: not started: 3 errors in the files\n"), "{told}");
+}
+
+#[test]
+fn sigterm_under_load_answers_what_was_received_and_exits_0() {
+    for signal in ["TERM", "INT"] {
+        let files = Files::new(ZONE);
+        let mut node = files.serve();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(node.dns).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x04live\x06stream\x07example\0\0\x01\0\x01";
+        for id in 0..500_u16 {
+            query[..2].copy_from_slice(&id.to_be_bytes());
+            socket.send(&query).unwrap();
+        }
+        node.signal(signal);
+        let mut answer = [0; 512];
+        let answered = (0..500).take_while(|_| socket.recv(&mut answer).is_ok()).count();
+        assert_eq!(answered, 500, "SIG{signal}");
+        assert_eq!(node.wait(), Some(0), "SIG{signal}");
+    }
+}
+
+#[test]
+fn killing_an_origin_moves_its_viewers_and_reviving_it_brings_them_back() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let origins: Vec<Origin> = runtime.block_on(async {
+        let mut origins = Vec::new();
+        for _ in 0..2 {
+            origins.push(Origin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap());
+        }
+        origins
+    });
+    let zone = format!(
+        "{}\n[check]\nhttp = \"/healthz\"\nevery = \"200ms\"\ntimeout = \"150ms\"\nrise = 2\n",
+        ZONE.replace(
+            "a    = [\"192.0.2.11\"]",
+            &format!("server = [{{ a = \"192.0.2.11\", probe = \"{}\" }}]", origins[0].address())
+        )
+        .replace(
+            "a    = [\"192.0.2.21\"]",
+            &format!("server = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", origins[1].address())
+        )
+    );
+    let files = Files::new(&zone);
+    let node = files.serve();
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    let since = Instant::now();
+    runtime.block_on(origins[1].kill());
+    node.wait_for_answer(LONDON, "192.0.2.11");
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    // A reload in between must not forget what is known.
+    node.signal("HUP");
+    node.wait_for_metric(DONE, 1.0);
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.11");
+    runtime.block_on(origins[0].kill());
+    node.wait_for_metric(r#"meridian_region_up{zone="stream.example",region="us",type="A"}"#, 0.0);
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21", "all down: as if all were up");
+    for origin in &origins {
+        runtime.block_on(origin.revive()).unwrap();
+    }
+    node.wait_for_metric(r#"meridian_region_up{zone="stream.example",region="eu",type="A"}"#, 1.0);
+    node.wait_for_answer(LONDON, "192.0.2.21");
+}
+
+#[test]
+fn a_hung_server_holds_the_start_for_two_seconds_and_then_counts_as_up() {
+    // Accepts in the kernel and never answers.
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let zone = format!(
+        "{}\n[check]\nhttp = \"/\"\nevery = \"5s\"\ntimeout = \"4s\"\n",
+        ZONE.replace(
+            "a    = [\"192.0.2.21\"]",
+            &format!("server = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", hung.local_addr().unwrap())
+        )
+    );
+    let files = Files::new(&zone.replace("a    = [\"192.0.2.11\"]", "a    = [\"192.0.2.11\"]\ncheck = { tcp = 1 }"));
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let since = Instant::now();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--admin", &admin.to_string(), "--log", "json"];
+    let mut command = files.command(&arguments);
+    let watch = std::thread::spawn(move || {
+        wait_for("the admin address answers", || std::net::TcpStream::connect(admin).ok());
+        (http(admin, "GET", "/healthz"), http(admin, "GET", "/readyz"))
+    });
+    let node = node::Node::start({
+        command.stdout(Stdio::null());
+        command
+    });
+    let (healthz, readyz) = watch.join().unwrap();
+    assert_eq!((healthz.0, readyz.0), (200, 503), "alive, but not ready while the first round goes on");
+    assert!(since.elapsed() >= Duration::from_secs(2));
+    assert_eq!(node.http("GET", "/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+}
+
+#[test]
+fn serials_never_go_back_over_a_restart() {
+    let files = Files::new(ZONE);
+    let serial = |node: &node::Node| -> u32 {
+        let soa = node.dig_all("stream.example", &["SOA", "+short"]);
+        soa.split(' ').nth(2).unwrap().parse().unwrap()
+    };
+    let first = serial(&files.serve());
+    // A file from a backup: other content, older time.
+    files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
+    touch_back(&files.path("zones/stream.example.toml"), 86_400);
+    assert_eq!(serial(&files.serve()), first + 1);
+    assert_eq!(serial(&files.serve()), first + 1);
+}
+
+#[test]
+fn metrics_count_queries_answers_and_reloads() {
+    let files = Files::new(ZONE);
+    let node = files.serve();
+    for _ in 0..3 {
+        node.dig("live.stream.example", LONDON);
+    }
+    node.dig_all("live.stream.example", &["+tcp", "+short"]);
+    node.dig_all("nowhere.stream.example", &[]);
+    node.dig_all("example.org", &[]);
+    for (sample, count) in [
+        (r#"meridian_queries_total{transport="udp",rcode="NOERROR",zone="stream.example"}"#, 3.0),
+        (r#"meridian_queries_total{transport="tcp",rcode="NOERROR",zone="stream.example"}"#, 1.0),
+        (r#"meridian_queries_total{transport="udp",rcode="NXDOMAIN",zone="stream.example"}"#, 1.0),
+        (r#"meridian_queries_total{transport="udp",rcode="REFUSED",zone=""}"#, 1.0),
+        (r#"meridian_answers_total{zone="stream.example",region="eu"}"#, 3.0),
+        (r#"meridian_server_up{zone="stream.example",region="eu",server="192.0.2.21"}"#, 1.0),
+        (r#"meridian_snapshot_generation"#, 1.0),
+    ] {
+        assert_eq!(node.metric(sample), Some(count), "{sample}");
+    }
+    let (status, text) = node.http("GET", "/metrics");
+    assert!(status == 200 && text.ends_with("# EOF\n"));
+    // Totals outlive the snapshot that they were counted on.
+    node.signal("HUP");
+    node.wait_for_metric(DONE, 1.0);
+    assert_eq!(node.metric(r#"meridian_answers_total{zone="stream.example",region="eu"}"#), Some(3.0));
+    assert_eq!(node.metric("meridian_snapshot_generation"), Some(2.0));
+}
