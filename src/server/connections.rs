@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::settings::TcpLimits;
 
-/// How long connections may finish their message after a shutdown.
+/// How long a connection that is told to leave, by a shutdown or to make room, may take to finish its message.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// Seats looked at to find the longest idle one. Up to so many connections the choice is exact; with more it is the
@@ -41,8 +41,6 @@ pub struct Connections {
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     leave: CancellationToken,
-    /// Ends tasks that outstay [`DRAIN`].
-    abort: CancellationToken,
     start: Instant,
     accepted: AtomicU64,
     refused: AtomicU64,
@@ -97,7 +95,6 @@ impl Connections {
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             leave: shutdown.child_token(),
-            abort: CancellationToken::new(),
             start: Instant::now(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -114,13 +111,9 @@ impl Connections {
         }
     }
 
-    /// Runs a listener or a connection; it is waited for, and in the end aborted, by [`Connections::drained`].
+    /// Runs a listener or a connection, which [`Connections::drained`] waits for.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let abort = self.abort.clone();
-        self.tasks.spawn(async move {
-            // `None` is an aborted task; nothing is left to be done for it.
-            let _ = abort.run_until_cancelled(task).await;
-        });
+        self.tasks.spawn(task);
     }
 
     /// Waits until one more socket may be accepted.
@@ -164,14 +157,11 @@ impl Connections {
         self.leave.cancelled().await;
     }
 
-    /// Waits until all tasks have ended, which they begin to do when the shutdown token is cancelled; aborts those
-    /// that take longer than [`DRAIN`].
+    /// Waits until all tasks have ended, at most a little longer than [`DRAIN`]. Only a peer that had left answers
+    /// unread before the shutdown can take longer; nothing is owed to it.
     pub(super) async fn drained(&self) {
         self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            self.abort.cancel();
-            self.tasks.wait().await;
-        }
+        let _ = tokio::time::timeout(DRAIN + Duration::from_millis(500), self.tasks.wait()).await;
     }
 
     fn now(&self) -> u64 {

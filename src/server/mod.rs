@@ -198,7 +198,7 @@ impl Running {
 
     /// Waits for `shutdown`, and then until all have stopped: no connection is accepted any more, queries that were
     /// received are answered, idle connections close at once and busy ones when their message is answered, at the
-    /// latest after [`connections::DRAIN`].
+    /// latest half a second after [`connections::DRAIN`].
     pub async fn stopped(self) {
         self.shutdown.cancelled().await;
         drop(self.stop);

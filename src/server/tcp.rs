@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Answers;
-use super::connections::{Connections, Permit};
+use super::connections::{Connections, DRAIN, Permit};
 use crate::answer::{Client, Outcome, Transport};
 
 /// Connections that wait to be accepted, before the kernel's own bound.
@@ -119,6 +119,7 @@ async fn converse<S: Answers>(stream: TcpStream, peer: SocketAddr, published: Ar
     let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
     let mut talk = Talk { stream, client, held: Vec::new(), pipeline };
     let mut leaving = pin!(permit.leaving());
+    let mut told_to_leave = false;
     let mut deadline = Instant::now() + idle;
     // Rings at the deadline or before. It is set again when it rings early and not at each query, which would move
     // it in the runtime's timers every time.
@@ -133,8 +134,15 @@ async fn converse<S: Answers>(stream: TcpStream, peer: SocketAddr, published: Ar
             ready = talk.stream.readable() => if ready.is_err() {
                 return;
             },
-            // What has begun is still answered, within the deadline that it has.
-            () = &mut leaving, if !message_begun => return,
+            () = &mut leaving, if !told_to_leave => {
+                if !message_begun {
+                    return;
+                }
+                // What has begun is still answered.
+                told_to_leave = true;
+                deadline = deadline.min(Instant::now() + DRAIN);
+                continue;
+            }
             () = &mut alarm => {
                 if deadline <= Instant::now() {
                     return;
@@ -151,8 +159,9 @@ async fn converse<S: Answers>(stream: TcpStream, peer: SocketAddr, published: Ar
                 Turn::Over => return,
                 Turn::Answered { unsent, next } => {
                     if !unsent.is_empty() {
+                        let patience = if permit.is_leaving() { read.min(DRAIN) } else { read };
                         // The peer reads slowly. Nothing more is read from it until it has taken this.
-                        let sent = timeout(read, talk.stream.write_all(&unsent)).await;
+                        let sent = timeout(patience, talk.stream.write_all(&unsent)).await;
                         if !matches!(sent, Ok(Ok(()))) {
                             published.load().counters().tcp().unsent(1);
                             return;
@@ -169,11 +178,12 @@ async fn converse<S: Answers>(stream: TcpStream, peer: SocketAddr, published: Ar
                 }
             }
         };
+        // Asked here too: a peer that never rests would not let the wait above see it. One message is finished, not all
+        // that may follow.
+        if permit.is_leaving() && (answered || talk.held.is_empty()) {
+            return;
+        }
         if talk.held.is_empty() {
-            // Asked here too: a peer that never rests would not let the wait above see it.
-            if permit.is_leaving() {
-                return;
-            }
             permit.idle();
             if answered {
                 deadline = Instant::now() + idle;

@@ -363,6 +363,41 @@ async fn a_stop_closes_idle_connections_and_answers_the_message_that_has_begun()
     assert_eq!(answered(&totals, "tcp"), 4);
 }
 
+/// How long a stop takes while `peer` goes on, which ends earlier only if the server closes its connection.
+async fn stop_during(server: Server, peer: impl Future<Output = ()>) -> Duration {
+    let stop = async {
+        sleep(200 * MS).await;
+        let begin = Instant::now();
+        server.stop().await;
+        begin.elapsed()
+    };
+    tokio::join!(stop, peer).0
+}
+
+#[tokio::test]
+async fn a_peer_that_never_rests_does_not_hold_up_a_stop() {
+    let server = Server::start("127.0.0.1:0", 1, limits());
+    let mut stream = connect(&server).await;
+    let (mut receive, mut send) = stream.split();
+    // Always a query and the beginning of the next.
+    let pieces = [&small(1).0[..], &small(1).0[..5], &small(1).0[5..]].concat();
+    let ask = async { while send.write_all(&pieces).await.is_ok() {} };
+    let read = async { while receive.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {} };
+    let took = stop_during(server, async {
+        tokio::join!(ask, read);
+    });
+    assert!(took.await < 1_500 * MS);
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_does_not_hold_up_a_stop_for_long() {
+    let server = Server::start("127.0.0.1:0", 1, TcpLimits { read: 5_000 * MS, ..limits() });
+    let mut stream = connect(&server).await;
+    let queries = framed(&query(1, &[LONG])).repeat(100);
+    let took = stop_during(server, async { while stream.write_all(&queries).await.is_ok() {} });
+    assert!(took.await < 4_000 * MS);
+}
+
 #[tokio::test]
 async fn connections_made_before_serve_are_answered_after_it() {
     let sockets = bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
