@@ -7,6 +7,7 @@
 //! the borders of the run.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use super::embedded::{Located as Family, block4, block6, family_of, masked};
@@ -116,7 +117,9 @@ fn two_levels(cells: &Ranges<u32>) -> (Box<[Entry]>, Vec<[Entry; 256]>) {
     const LAST24: u32 = (1 << 24) - 1;
     let mut top = vec![Entry(0); 1 << 16].into_boxed_slice();
     let mut blocks = Vec::new();
-    let mut known: HashMap<[Entry; 256], usize, foldhash::fast::RandomState> = HashMap::default();
+    // By hash, so that no block is held twice while the table is built.
+    let mut known: HashMap<u64, usize> = HashMap::new();
+    let hasher = foldhash::fast::FixedState::default();
     let mut block = [Entry(0); 256];
     for (first, last, cell) in cells.iter(LAST24) {
         let (low, high) = (first << 8, last << 8 | 0xff);
@@ -131,10 +134,14 @@ fn two_levels(cells: &Ranges<u32>) -> (Box<[Entry]>, Vec<[Entry; 256]>) {
             block[(next & 0xff) as usize] = Entry::leaf(cell, block4(next << 8, low, high));
             if next & 0xff == 0xff {
                 // Blocks are few: at most one for each of the 65,536 slots.
-                let number = *known.entry(block).or_insert_with(|| {
-                    blocks.push(block);
-                    blocks.len() - 1
-                });
+                let number = match known.entry(hasher.hash_one(block)) {
+                    std::collections::hash_map::Entry::Occupied(same) if blocks[*same.get()] == block => *same.get(),
+                    entry => {
+                        blocks.push(block);
+                        entry.insert_entry(blocks.len() - 1);
+                        blocks.len() - 1
+                    }
+                };
                 top[slot] = Entry::block(number);
             }
             next += 1;

@@ -28,9 +28,10 @@ pub struct Database {
     overrides: Option<Arc<Path>>,
     /// Number 0 knows nothing.
     records: Vec<Record>,
-    v4: Ranges<u32>,
+    /// Shared with places that need no finer cut.
+    v4: Arc<Ranges<u32>>,
     /// By the upper 64 bits.
-    v6: Ranges<u64>,
+    v6: Arc<Ranges<u64>>,
     known: Known,
 }
 
@@ -307,11 +308,11 @@ impl Database {
         &self.records
     }
 
-    pub(super) fn v4(&self) -> &Ranges<u32> {
+    pub(super) fn v4(&self) -> &Arc<Ranges<u32>> {
         &self.v4
     }
 
-    pub(super) fn v6(&self) -> &Ranges<u64> {
+    pub(super) fn v6(&self) -> &Arc<Ranges<u64>> {
         &self.v6
     }
 }
@@ -465,7 +466,7 @@ impl Merged {
             known.continents.extend(record.continent);
             known.asns.extend(record.asn);
         }
-        Database { files: self.files, overrides: path, records, v4, v6, known }
+        Database { files: self.files, overrides: path, records, v4: v4.into(), v6: v6.into(), known }
     }
 }
 

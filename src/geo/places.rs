@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::database::{Database, Record};
 use super::embedded::{Located, family_of};
-use super::ranges::{Ranges, nest};
+use super::ranges::{self, Ranges, nest};
 use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
 
 /// Index into [`Places::list`].
@@ -42,9 +43,82 @@ pub struct Places {
     /// Place 0 is the unknown place where no rule matches: no location, no country.
     pub list: Vec<Place>,
     /// By the first 24 bits.
-    pub(super) v4: Ranges<u32>,
+    pub(super) v4: Blocks<u32>,
     /// By the first 48 bits.
-    pub(super) v6: Ranges<u64>,
+    pub(super) v6: Blocks<u64>,
+}
+
+/// Bits of a database's key behind its /24 or /48.
+const BEHIND24: u32 = 8;
+const BEHIND48: u32 = 16;
+
+/// Block → place. Where a database splits no block and no rule has a prefix, as with the bundled one, the runs are the
+/// database's own, which spares as much memory as they take.
+pub(super) struct Blocks<K> {
+    runs: Arc<Ranges<K>>,
+    /// Bits of a key of `runs` behind its block.
+    behind: u32,
+    /// By value of `runs`.
+    place_of: Arc<[u32]>,
+}
+
+impl<K: ranges::Key> Blocks<K> {
+    fn get(&self, block: K) -> u32 {
+        self.place_of[self.runs.get(block << self.behind) as usize]
+    }
+
+    /// Blocks by a value of their places.
+    pub fn map(&self, mut value: impl FnMut(u32) -> u32) -> Ranges<K> {
+        let runs = self.runs.starts().iter().zip(self.runs.values());
+        Ranges::joined(runs.map(|(&start, &run)| (start >> self.behind, value(self.place_of[run as usize]))))
+    }
+}
+
+/// Blocks while places are being numbered.
+enum Cut<K> {
+    /// The database's runs, whose values are records.
+    Shared(Arc<Ranges<K>>, u32),
+    /// By block; values are keys of places.
+    Own(Ranges<K>),
+}
+
+impl<K: ranges::Key> Cut<K> {
+    fn new(
+        records: &Arc<Ranges<K>>,
+        prefixes: &Ranges<K>,
+        behind: u32,
+        last: K,
+        place: impl FnMut(u32, u32) -> u32,
+    ) -> Cut<K> {
+        if prefixes.values() == [0] && records.aligned(behind) {
+            return Cut::Shared(records.clone(), behind);
+        }
+        Cut::Own(records.overlay(prefixes, place).coarsen(behind, last))
+    }
+
+    /// Adds the number of blocks of each place; `last` is the last block.
+    fn weigh(&self, plain: &[u32], last: K, weight: &mut [u64]) {
+        let mut add = |place: u32, blocks: u128| weight[place as usize] += blocks as u64;
+        match self {
+            Cut::Own(runs) => {
+                runs.iter(last).for_each(|(first, last, place)| add(place, last.into() - first.into() + 1));
+            }
+            Cut::Shared(runs, behind) => {
+                let block = |start: &K| (*start >> *behind).into();
+                let ends = runs.starts()[1..].iter().map(block).chain([last.into() + 1]);
+                for ((start, &record), end) in runs.starts().iter().zip(runs.values()).zip(ends) {
+                    add(plain[record as usize], end - block(start));
+                }
+            }
+        }
+    }
+
+    fn finish(self, of_record: &Arc<[u32]>, of_key: &Arc<[u32]>) -> Blocks<K> {
+        match self {
+            Cut::Shared(runs, behind) => Blocks { runs, behind, place_of: of_record.clone() },
+            Cut::Own(runs) => Blocks { runs: runs.into(), behind: 0, place_of: of_key.clone() },
+        }
+    }
 }
 
 /// What makes two addresses differ.
@@ -80,13 +154,13 @@ impl Places {
                 keys.id(key(&database.records()[record as usize], truth))
             }
         };
-        let v4: Ranges<u32> = database.v4().overlay(&rules.v4, &mut place).coarsen(8, u32::MAX);
-        let v6: Ranges<u64> = database.v6().overlay(&rules.v6, &mut place).coarsen(16, u64::MAX);
+        let v4 = Cut::new(database.v4(), &rules.v4, BEHIND24, u32::MAX, &mut place);
+        let v6 = Cut::new(database.v6(), &rules.v6, BEHIND48, u64::MAX, &mut place);
 
         // Places that lost all their blocks to larger ones are left out.
         let mut weight = vec![0u64; keys.items.len()];
-        v4.iter(LAST24).for_each(|(first, last, place)| weight[place as usize] += u64::from(last - first) + 1);
-        v6.iter(LAST48).for_each(|(first, last, place)| weight[place as usize] += last - first + 1);
+        v4.weigh(&plain, LAST24, &mut weight);
+        v6.weigh(&plain, LAST48, &mut weight);
         let mut list: Vec<Place> = Vec::new();
         let mut renumbered = vec![0; keys.items.len()];
         for (i, (key, &weight)) in keys.items.iter().zip(&weight).enumerate() {
@@ -102,9 +176,9 @@ impl Places {
                 });
             }
         }
-        let v4 = v4.map(|place| renumbered[place as usize]);
-        let v6 = v6.map(|place| renumbered[place as usize]);
-        Places { list, v4, v6 }
+        let of_record: Arc<[u32]> = plain.iter().map(|&place| renumbered[place as usize]).collect();
+        let of_key: Arc<[u32]> = renumbered.into();
+        Places { list, v4: v4.finish(&of_record, &of_key), v6: v6.finish(&of_record, &of_key) }
     }
 
     pub fn locate(&self, address: IpAddr) -> PlaceId {

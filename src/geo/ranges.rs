@@ -3,8 +3,10 @@
 //! A run is its first key; it ends before the next run begins. Keys are whatever the user counts in: IPv4 addresses,
 //! /24 blocks, the upper 64 or 48 bits of IPv6 addresses. Values are indices into a table of the user's.
 
+use std::ops::{Shl, Shr};
+
 /// What runs are keyed by.
-pub trait Key: Copy + Ord + Into<u128> + TryFrom<u128> {
+pub trait Key: Copy + Ord + Into<u128> + TryFrom<u128> + Shl<u32, Output = Self> + Shr<u32, Output = Self> {
     const MIN: Self;
 
     /// `None` behind the last key.
@@ -92,14 +94,17 @@ impl<K: Key> Ranges<K> {
         }
     }
 
-    /// The same runs under other values; neighbours that become equal are joined.
-    pub fn map(&self, mut value: impl FnMut(u32) -> u32) -> Ranges<K> {
+    /// Runs in the order of their first keys, the first of which is zero; neighbours of equal value are joined.
+    pub fn joined(runs: impl Iterator<Item = (K, u32)>) -> Ranges<K> {
         let mut out = Ranges { starts: Vec::new(), values: Vec::new() };
-        for (&start, &old) in self.starts.iter().zip(&self.values) {
-            out.push(start, value(old));
-        }
+        runs.for_each(|(start, value)| out.push(start, value));
         out.shrink();
         out
+    }
+
+    /// Whether no run begins within a block of `1 << shift` keys.
+    pub fn aligned(&self, shift: u32) -> bool {
+        self.starts.iter().all(|&start| start >> shift << shift == start)
     }
 
     /// Both at once: each key gets `combine(own value, other's value)`.

@@ -223,6 +223,20 @@ fn places_tell_apart_what_rules_tell_apart() {
 }
 
 #[test]
+fn a_rule_may_be_for_all_of_ipv4_or_ipv6() {
+    let froms = [vec![Match::Prefix("0.0.0.0/0".parse().unwrap())], vec![Match::Prefix("::/0".parse().unwrap())]];
+    let places = Places::build(&Database::bundled(), &froms);
+    let truth = |address: &str| {
+        let place = &places.list[places.locate(address.parse().unwrap()).0 as usize];
+        [0, 1].map(|from| place.matches(from))
+    };
+    for address in ["8.8.8.8", "10.0.0.1", "0.0.0.0", "::ffff:8.8.8.8"] {
+        assert_eq!(truth(address), [true, false], "{address}");
+    }
+    assert_eq!(truth("2001:4860:4860::8888"), [false, true]);
+}
+
+#[test]
 fn more_than_64_rules_are_told_apart() {
     let prefix = |i: usize| Match::Prefix(format!("10.0.{i}.0/24").parse().unwrap());
     let froms: Vec<_> = (0..150).map(|i| vec![prefix(i)]).collect();
