@@ -29,6 +29,27 @@ fn explain_tells_each_step_and_says_when_it_had_only_files() {
     assert_eq!((code, err.as_str()), (0, ""));
     insta::assert_snapshot!(steady(&out), @r"
     no running server was asked: verdicts unknown, all taken as up
+    live.stream.example. A for 81.2.69.0/24
+      zone      stream.example. serial SERIAL from zones/stream.example.toml
+      location  51.51, -0.13  GB  Europe
+                location, country: world.mmdb (bundled)
+                continent: continent of GB
+      stream    live: nearest by the stream's own settings
+      cell      1; the answer is for 81.0.0.0/14
+
+           region  cost ms    km  state  why
+       ->  eu            8     0  up     the nearest that is up
+           us          126  5917  up     118 ms more
+
+      eu  192.0.2.21       unprobed  <- given
+
+    ;; status: NOERROR, flags: qr aa
+    ; CLIENT-SUBNET: 81.2.69.0/24/14
+    ;; QUESTION SECTION:
+    ;live.stream.example. IN A
+
+    ;; ANSWER SECTION:
+    live.stream.example. 20 IN A 192.0.2.21
     ");
 }
 
@@ -78,7 +99,7 @@ fn explain_with_words_that_make_no_question_is_wrong_usage() {
 fn check_exits_1_on_an_error_and_0_without() {
     let files = Files::new(ZONE);
     assert_eq!(run(&files, &["check"]), (0, "1 zone, 0 errors, 0 warnings\n".into(), String::new()));
-    files.put("zones/stream.example.toml", ZONE.replace("London", "Atlantis"));
+    files.put("zones/stream.example.toml", ZONE.replace("London", "Nowhereville"));
     let (code, out, _) = run(&files, &["check"]);
     assert!(code == 1 && out.starts_with("zones/stream.example.toml:10:8: "), "{out}");
 }

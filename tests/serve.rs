@@ -21,7 +21,8 @@ fn with_london_at(address: &str) -> String {
 
 #[test]
 fn a_viewer_gets_the_nearest_region() {
-    let node = Files::new(ZONE).serve();
+    let files = Files::new(ZONE);
+    let node = files.serve();
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
     assert_eq!(node.dig("LIVE.stream.example", NEW_YORK), "192.0.2.11");
     let tcp = node.dig_all("live.stream.example", &["+tcp", "+short", "+subnet=81.2.69.0/24"]);
@@ -44,7 +45,8 @@ fn a_saved_zone_is_served_whether_written_in_place_or_renamed_over() {
 
 #[test]
 fn sighup_reloads_without_any_change() {
-    let node = Files::new(ZONE).serve();
+    let files = Files::new(ZONE);
+    let node = files.serve();
     assert_eq!(node.metric(DONE), Some(0.0));
     node.signal("HUP");
     node.wait_for_metric(DONE, 1.0);
@@ -90,6 +92,9 @@ fn a_zone_directory_emptied_or_gone_is_refused_until_it_is_back() {
 /// A database that places one network.
 fn database(network: &str, latitude: f64, longitude: f64) -> Vec<u8> {
     let mut database = maxminddb_writer::Database::default();
+    database.metadata.binary_format_major_version = 2;
+    database.metadata.database_type = "Test".to_owned();
+    database.metadata.build_epoch = 1_780_000_000;
     database.metadata.ip_version = maxminddb_writer::metadata::IpVersion::V4;
     let record = json!({ "location": { "latitude": latitude, "longitude": longitude } });
     let data = database.insert_value(record).unwrap();
@@ -133,7 +138,7 @@ fn a_port_in_use_ends_the_start_and_is_named() {
 
 #[test]
 fn every_fault_of_every_file_is_told_before_a_start_is_refused() {
-    let files = Files::new(&ZONE.replace("Ashburn", "Atlantis"));
+    let files = Files::new(&ZONE.replace("Ashburn", "Nowhereville"));
     files.put("zones/other.toml", "zone = \"other.example\"\n");
     files.put("meridian.toml", "workers = 0\n");
     let output = files.command(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).output().unwrap();
@@ -154,14 +159,15 @@ fn sigterm_under_load_answers_what_was_received_and_exits_0() {
         socket.connect(node.dns).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x04live\x06stream\x07example\0\0\x01\0\x01";
-        for id in 0..500_u16 {
+        // As many as wait in a socket's buffer, ours and the server's, without being dropped by the kernel.
+        for id in 0..150_u16 {
             query[..2].copy_from_slice(&id.to_be_bytes());
             socket.send(&query).unwrap();
         }
         node.signal(signal);
         let mut answer = [0; 512];
-        let answered = (0..500).take_while(|_| socket.recv(&mut answer).is_ok()).count();
-        assert_eq!(answered, 500, "SIG{signal}");
+        let answered = (0..150).take_while(|_| socket.recv(&mut answer).is_ok()).count();
+        assert_eq!(answered, 150, "SIG{signal}");
         assert_eq!(node.wait(), Some(0), "SIG{signal}");
     }
 }

@@ -39,7 +39,9 @@ impl LogArgs {
             .with_env_var(VARIABLE)
             .from_env_lossy()
             // It warns about what a peer sent, so a peer could fill the disk.
-            .add_directive("hickory_proto=off".parse().expect("a directive"));
+            .add_directive("hickory_proto=off".parse().expect("a directive"))
+            // It warns about watches of directories that are gone, which we know and mend.
+            .add_directive("notify=off".parse().expect("a directive"));
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         match self.log {
             Format::Human => builder.with_ansi(colours).with_target(false).init(),

@@ -118,7 +118,7 @@ impl Node {
     /// The first event of the log with this message.
     pub fn wait_for_log(&self, message: &str) -> Value {
         let found = || self.log.lock().unwrap().iter().find(|event| event["message"] == message).cloned();
-        wait_for(&format!("the log says {message:?}: {:?}", self.log()), found)
+        poll(found).unwrap_or_else(|| panic!("waited in vain until the log says {message:?}; it is:\n{}", self.log()))
     }
 
     pub fn log(&self) -> String {
@@ -146,8 +146,10 @@ impl Node {
 
     pub fn wait_for_answer(&self, subnet: &str, wanted: &str) {
         let name = "live.stream.example";
-        let what = format!("{subnet} gets {wanted:?}");
-        wait_for(&what, || (self.dig(name, subnet) == wanted).then_some(()));
+        if poll(|| (self.dig(name, subnet) == wanted).then_some(())).is_none() {
+            let now = self.dig(name, subnet);
+            panic!("waited in vain until {subnet} gets {wanted:?}; it gets {now:?}; the log:\n{}", self.log());
+        }
     }
 
     /// Status and body.
@@ -163,7 +165,14 @@ impl Node {
     }
 
     pub fn wait_for_metric(&self, sample: &str, wanted: f64) {
-        wait_for(&format!("{sample} is {wanted}"), || (self.metric(sample)? == wanted).then_some(()));
+        let mut last = None;
+        let reached = || {
+            last = self.metric(sample);
+            (last == Some(wanted)).then_some(())
+        };
+        if poll(reached).is_none() {
+            panic!("waited in vain until {sample} is {wanted}; it is {last:?}; the log:\n{}", self.log());
+        }
     }
 
     pub fn signal(&self, signal: &str) {
@@ -201,14 +210,17 @@ pub fn http(admin: SocketAddr, method: &str, path: &str) -> (u16, String) {
 }
 
 /// What `found` gives, asked until there is something.
-pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    poll(found).unwrap_or_else(|| panic!("waited in vain until {what}"))
+}
+
+fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     let since = Instant::now();
     loop {
-        if let Some(found) = found() {
-            return found;
+        match found() {
+            None if since.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
+            found => return found,
         }
-        assert!(since.elapsed() < PATIENCE, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
