@@ -17,7 +17,8 @@
 //! * [`snapshot`]: all of the above compiled for answering; immutable, published with one swap.
 //! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
-//! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`cli`]: one file a command.
+//! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
+//! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 

@@ -142,7 +142,8 @@ fn introduction(node: &Node, stage: &Stage) -> Vec<String> {
         "curl -X POST http://{}/demo/kill/london    # or hang, fail, revive; /1 or /2 behind it: one server",
         node.admin
     ));
-    lines.push(format!("meridian explain {STREAM} --client 81.2.69.0/24 --server http://{}", node.admin));
+    let program = std::env::args().next().unwrap_or_else(|| "meridian".to_owned());
+    lines.push(format!("{program} explain {STREAM} --client 81.2.69.0/24 --server http://{}", node.admin));
     lines
 }
 

@@ -325,3 +325,163 @@ fn location(database: &Database, client: IpAddr) -> Location {
         said_by,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Shared, load_zones};
+    use crate::snapshot::{Served, TargetId};
+    use crate::world::{Belief, Beliefs};
+
+    const ZONE: &str = r#"
+        zone = "stream.example"
+        ns   = ["ns1.example.net", "ns2.example.net"]
+        [check]
+        tcp = 1935
+        [region.us]
+        at   = [39.04, -77.49]
+        a    = ["192.0.2.11"]
+        aaaa = ["2001:db8::11"]
+        [region.eu]
+        at   = [51.51, -0.13]
+        a    = ["192.0.2.21"]
+        [region.ap]
+        at   = [1.29, 103.85]
+        a    = ["192.0.2.31"]
+        [stream.live]
+        bias  = { us = 5 }
+        rules = [{ from = ["81.2.69.0/24"], regions = ["ap", "eu"], policy = "priority" }]
+        [stream.some]
+        regions = ["us"]
+        fallback = "live.example.net"
+        [stream.spread]
+        policy  = "weighted"
+        weights = { us = 1, eu = 3, ap = 0 }
+        [records]
+        www = { CNAME = "live" }
+    "#;
+    const RULED: &str = "81.2.69.0/24";
+    const ELSEWHERE: &str = "203.0.113.0/24";
+
+    /// A view in which the regions named are down.
+    fn view(down: &[&str]) -> View {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("zone.toml"), ZONE).unwrap();
+        let mut loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        let zone = Arc::new(loaded.zones.remove(0));
+        let served = Served { zone: Arc::clone(&zone), serial: 7 };
+        let snapshot = Snapshot::compile(vec![served], &Arc::new(Database::empty()), |_| Verdict::Up, None);
+        let (fleet, _) = snapshot.fleet(0);
+        let dead: Vec<TargetId> = (0..zone.regions.len())
+            .filter(|r| down.contains(&&*zone.regions[*r].name))
+            .flat_map(|r| Family::BOTH.map(|family| fleet.members(r as u8, family)))
+            .flatten()
+            .filter_map(|member| member.target)
+            .collect();
+        let belief = Belief { verdict: Verdict::Down, cause: "refused".into(), since: UNIX_EPOCH };
+        let beliefs: Beliefs =
+            dead.iter().map(|id| (snapshot.targets()[id.0 as usize].clone(), belief.clone())).collect();
+        let changes: Vec<_> = dead.into_iter().map(|id| (id, Verdict::Down)).collect();
+        View { snapshot: Arc::new(snapshot.with_verdicts(&changes)), beliefs: Arc::new(beliefs) }
+    }
+
+    /// Region by region, with why; `->` before the one chosen.
+    fn told(view: &View, name: &str, rtype: &str, client: &str) -> String {
+        let ask = Ask::read(name, rtype, client).unwrap();
+        let Some(steering) = explain(&ask, view, Basis::Server, SystemTime::now()).steering else {
+            return "not steered".to_owned();
+        };
+        let regions = steering
+            .regions
+            .iter()
+            .map(|region| format!("{}{}: {}\n", if region.chosen { "-> " } else { "" }, region.name, region.why));
+        regions.collect()
+    }
+
+    #[test]
+    fn a_rule_goes_before_the_streams_own_regions() {
+        assert_eq!(
+            told(&view(&[]), "live.stream.example", "A", RULED),
+            "-> ap: the first that is up\neu: later in the order written\nus: only when every region of the rule is down\n"
+        );
+        assert_eq!(
+            told(&view(&["ap"]), "www.stream.example", "A", RULED),
+            "ap: 0 of 1 servers up, 1 needed\n-> eu: the first that is up\nus: only when every region of the rule is down\n"
+        );
+    }
+
+    #[test]
+    fn a_client_that_no_database_places_gets_the_order_written() {
+        assert_eq!(
+            told(&view(&[]), "live.stream.example", "A", ELSEWHERE),
+            "-> us: the first that is up: without a location, the order written holds\n\
+             eu: later in the order written\nap: later in the order written\n"
+        );
+    }
+
+    #[test]
+    fn a_region_without_an_address_of_the_type_loses_for_that() {
+        let told = told(&view(&[]), "live.stream.example", "AAAA", RULED);
+        assert!(told.starts_with("ap: has no AAAA address\neu: has no AAAA address\n-> us: "), "{told}");
+    }
+
+    #[test]
+    fn weights_are_told_and_a_region_that_takes_none_is_last() {
+        let told = told(&view(&[]), "spread.stream.example", "A", RULED);
+        assert!(told.contains("drawn for this block: weight 3 of 4"), "{told}");
+        assert!(told.ends_with("ap: weight 0 takes none\n"), "{told}");
+    }
+
+    #[test]
+    fn when_all_are_down_all_are_taken_as_up_or_the_fallback_is_given() {
+        let view = view(&["us", "eu", "ap"]);
+        assert_eq!(
+            told(&view, "live.stream.example", "A", RULED).lines().next().unwrap(),
+            "-> ap: the first: every region is down, so all are taken as up"
+        );
+        let ask = Ask::read("some.stream.example", "A", RULED).unwrap();
+        let explanation = explain(&ask, &view, Basis::Server, SystemTime::now());
+        let steering = explanation.steering.unwrap();
+        assert!(steering.all_down && steering.chosen.is_none());
+        assert_eq!(explanation.answer.answer, ["some.stream.example. 20 IN CNAME live.example.net."]);
+    }
+
+    #[test]
+    fn servers_are_told_with_verdict_and_cause() {
+        let ask = Ask::read("live.stream.example.", "a", "81.2.69.142").unwrap();
+        let explanation = explain(&ask, &view(&["ap"]), Basis::Server, SystemTime::now());
+        let regions = explanation.steering.unwrap().regions;
+        let (ap, eu) = (&regions[0].servers[0], &regions[1].servers[0]);
+        assert_eq!((&*ap.verdict, ap.cause.as_deref(), ap.given), ("down", Some("refused"), false));
+        assert_eq!((&*eu.verdict, &eu.cause, eu.given), ("up", &None, true));
+    }
+
+    #[test]
+    fn static_names_and_names_not_ours_are_not_steered() {
+        let view = view(&[]);
+        assert_eq!(told(&view, "stream.example", "SOA", RULED), "not steered");
+        assert_eq!(told(&view, "live.stream.example", "TXT", RULED), "not steered");
+        let ask = Ask::read("example.org", "A", RULED).unwrap();
+        let explanation = explain(&ask, &view, Basis::Server, SystemTime::now());
+        assert_eq!((explanation.zone, &*explanation.answer.rcode), (None, "REFUSED"));
+    }
+
+    #[test]
+    fn words_that_make_no_question_are_told_apart() {
+        for (name, rtype, client, wrong) in [
+            ("a..b", "A", RULED, "no domain name"),
+            ("a.example", "ADDRESS", RULED, "no record type"),
+            ("a.example", "TYPE99999", RULED, "no record type"),
+            ("a.example", "A", "London", "no address or prefix"),
+            ("a.example", "A", "192.0.2.0/33", "no address or prefix"),
+        ] {
+            let error = Ask::read(name, rtype, client).unwrap_err();
+            assert!(error.contains(wrong), "{error}");
+        }
+        assert_eq!(Ask::read("a.example", "TYPE65", RULED), Ask::read("A.example.", "https", RULED));
+        assert_eq!(Ask::read("a.", "A", "192.0.2.77/24"), Ask::read("a", "A", "192.0.2.0/24"), "host bits are cut off");
+    }
+}

@@ -105,16 +105,21 @@ fn key(event: &Event) -> Key {
 
 fn draw(node: &Node, play: &Play, selected: usize, effects: &News, log: &News) -> io::Result<()> {
     let snapshot = node.published.load_full();
+    let mut tables = screen::regions(play.stage(), &snapshot, Some(selected));
+    tables.push(HELP.to_owned());
+    tables.extend(effects.lines());
+    tables.push(String::new());
+    tables.extend(screen::viewers(&screen::sent(&snapshot)));
+    let (width, height) = size()?;
     let mut lines = introduction(node, play.stage());
     lines.push(String::new());
-    lines.extend(screen::regions(play.stage(), &snapshot, Some(selected)));
-    lines.push(HELP.to_owned());
+    if lines.len() + tables.len() > usize::from(height) {
+        // What is on and what happens goes before what to try.
+        lines.truncate(1);
+    }
+    lines.extend(tables);
     lines.push(String::new());
-    lines.extend(screen::viewers(&screen::sent(&snapshot)));
-    lines.push(String::new());
-    lines.extend(effects.lines());
     lines.extend(log.lines());
-    let (width, height) = size()?;
     let mut out = anstream::stdout().lock();
     for (row, line) in lines.iter().take(usize::from(height)).enumerate() {
         // Cut by characters: styles take no column, and what is too long is cut by the terminal's own edge.
