@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -65,10 +65,6 @@ pub struct Server {
 impl Server {
     pub fn mode(&self) -> Mode {
         self.origin.mode()
-    }
-
-    pub fn probed_at(&self) -> SocketAddr {
-        self.origin.address()
     }
 }
 
@@ -203,7 +199,7 @@ mod tests {
         for (region, settings) in stage.regions.iter().zip(&zone.regions) {
             assert_eq!(region.servers.len(), 2, "{}", region.name);
             for (server, settings) in region.servers.iter().zip(&settings.servers) {
-                assert_eq!(settings.probe, Some(server.probed_at()));
+                assert_eq!(settings.probe, Some(server.origin.address()));
                 assert_eq!(server.mode(), Mode::Serving);
             }
         }
