@@ -9,11 +9,8 @@ use hickory_proto::rr::{Name, RecordType};
 use serde::Serialize;
 
 use super::{FileArgs, complain, complain_of};
-use crate::config::settings::Zone;
+use crate::config::settings::{NS_TTL, Zone};
 use crate::config::{load_node, load_zones};
-
-/// TTL that we ask the parent to give its NS records: that of our own.
-const NS_TTL: u32 = 86_400;
 
 /// NS and glue of one zone, as the parent should hold them (RFC 1034 §4.2.2).
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use hickory_proto::rr::{Name, RecordType};
 
 use super::diagnostic::{At, Diagnostic};
+use super::settings::NS_TTL;
 use super::tree::{Item, Table, nearest, quoted_key};
 use super::{names, units, zone_file};
 use crate::zone::{Rrset, rdata};
 
-/// TTL of static records where none is written, seconds.
+/// TTL of static records where none is written, seconds; a delegation's is [`NS_TTL`].
 const DEFAULT_TTL: u32 = 300;
 
 /// An RRset and the place of its type.
@@ -67,7 +68,7 @@ pub fn read_all(table: Table<'_>, apex: &Name) -> Vec<PlacedRrset> {
 }
 
 fn read_owner(key: &str, owner: &Name, mut table: Table<'_>, apex: &Name, rrsets: &mut Vec<PlacedRrset>) {
-    let ttl = table.take("ttl").and_then(|item| units::seconds(&item, 0..=units::MAX_SECONDS)).unwrap_or(DEFAULT_TTL);
+    let ttl = table.take("ttl").and_then(|item| units::seconds(&item, 0..=units::MAX_SECONDS));
     let mut types: HashMap<RecordType, u32> = HashMap::new();
     let mut any = false;
     for (word, item) in table.entries().filter(|(word, _)| *word != "ttl") {
@@ -88,6 +89,7 @@ fn read_owner(key: &str, owner: &Name, mut table: Table<'_>, apex: &Name, rrsets
         }
         let rdata = values(key, rtype, &item, apex);
         if !rdata.is_empty() {
+            let ttl = ttl.unwrap_or(if rtype == RecordType::NS { NS_TTL } else { DEFAULT_TTL });
             let rrset = Rrset { owner: owner.clone(), rtype, ttl, rdata };
             rrsets.push(PlacedRrset { rrset, at: item.key_at() });
         }

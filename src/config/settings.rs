@@ -18,6 +18,9 @@ use crate::zone::Rrset;
 /// More regions in one zone are refused: a live mask is one 64-bit word.
 pub const MAX_REGIONS: usize = 64;
 
+/// TTL of NS records: of the apex always, of delegations where none is written. One day, in seconds.
+pub const NS_TTL: u32 = 86_400;
+
 /// A zone, as one file describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Zone {

@@ -326,11 +326,10 @@ mod tests {
         let mut batch = Batch::new();
         assert_eq!(batch.receive(&server, Wait::ForOne).unwrap(), 6);
         echo(&mut batch);
-        // Port 0 is EINVAL, a broadcast without SO_BROADCAST is EACCES. First, in the middle in a row, and last.
-        for i in [0, 2, 5] {
+        // Port 0 is EINVAL. First, in the middle in a row, and last.
+        for i in [0, 2, 3, 5] {
             batch.envelopes[i].peer[offset_of!(libc::sockaddr_in, sin_port)..][..2].fill(0);
         }
-        batch.envelopes[3].peer[offset_of!(libc::sockaddr_in, sin_addr)..][..4].fill(255);
         assert_eq!(batch.send(&server), 4);
         assert_eq!(received(&client), [vec![1; 20], vec![4; 20]]);
     }

@@ -9,14 +9,13 @@ use foldhash::fast::FixedState;
 use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-use crate::config::settings::Zone;
+use crate::config::settings::{NS_TTL, Zone};
 use crate::zone::Rrset;
 
 use super::Served;
 
-/// TTLs of the synthesised records, seconds.
+/// TTL of the synthesised SOA, seconds.
 const SOA_TTL: u32 = 300;
-const NS_TTL: u32 = 86_400;
 
 /// Index into [`Names::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
