@@ -122,7 +122,7 @@ pub fn file(database: &Database, options: &Options) -> Option<(Vec<u8>, usize)> 
         for (prefix, length) in [(0, 96), (0xffff << 32, 96), (0x64_ff9b << 96, 96), (0x2002 << 112, 16)] {
             root = tree.graft(root, prefix, length, low);
         }
-        mmdb::file(&tree, root, &spots.list, &metadata).filter(|bytes| bytes.len() <= options.size)
+        mmdb::file(&tree, root, &spots.list, &metadata).filter(|(bytes, _)| bytes.len() <= options.size)
     };
     // Equal subtrees are stored once and records come on top, so the price that fits is found by trying.
     let (mut too_cheap, mut fits) = (1e-4f64, 1e4f64);
@@ -130,14 +130,14 @@ pub fn file(database: &Database, options: &Options) -> Option<(Vec<u8>, usize)> 
     for _ in 0..16 {
         let price = (too_cheap * fits).sqrt();
         match written(price) {
-            Some(bytes) => {
-                best = Some(bytes);
+            Some(file) => {
+                best = Some(file);
                 fits = price;
             }
             None => too_cheap = price,
         }
     }
-    Some((best?, spots.list.len()))
+    best
 }
 
 /// The places that addresses may be put at.

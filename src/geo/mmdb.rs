@@ -99,10 +99,10 @@ pub struct Metadata<'a> {
 /// A record: country and location.
 pub type Entry = (Option<CountryCode>, Option<Point>);
 
-/// The file of an IPv6 tree (IPv4 under ::/96) whose leaves are numbers of `records`.
+/// The file of an IPv6 tree (IPv4 under ::/96) whose leaves are numbers of `records`, and how many records it uses.
 ///
 /// `None` when it has more nodes and records than 24-bit pointers reach, or no node at all.
-pub fn file(tree: &Tree, root: Child, records: &[Entry], metadata: &Metadata<'_>) -> Option<Vec<u8>> {
+pub fn file(tree: &Tree, root: Child, records: &[Entry], metadata: &Metadata<'_>) -> Option<(Vec<u8>, usize)> {
     const SEPARATOR: [u8; 16] = [0; 16];
     let (order, number) = tree.numbered(root.node()?);
     let mut data = Data::default();
@@ -130,7 +130,7 @@ pub fn file(tree: &Tree, root: Child, records: &[Entry], metadata: &Metadata<'_>
     out.append(&mut data.bytes);
     let node_count = order.len() as u32;
     out.append(&mut metadata.bytes(Layout { node_count, record_size: 24, ip_version: 6 }));
-    Some(out)
+    Some((out, offsets.iter().flatten().count()))
 }
 
 /// What of the metadata follows from the file.
