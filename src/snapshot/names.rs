@@ -141,7 +141,7 @@ pub struct Apex {
 impl Names {
     /// `stream_base[z]`: position of the zone's first stream among all streams.
     pub(super) fn new(zones: &[Served], stream_base: &[u32]) -> Names {
-        let apexes: HashSet<Name> = zones.iter().map(|served| served.zone.name.to_lowercase()).collect();
+        let family = Family::of(zones);
         let mut names = Names { table: HashMap::default(), nodes: Vec::new(), apexes: Vec::new(), deepest: 0 };
         let mut parent_sides = Vec::new();
         for (z, served) in zones.iter().enumerate() {
@@ -151,7 +151,7 @@ impl Names {
                 name_len: wire_of(&served.zone.name).len(),
                 negative_soa: Records::new(u16::from(RecordType::SOA), negative_ttl, &[&soa]),
             });
-            names.add_zone(z as u32, &served.zone, soa, stream_base[z], &apexes, &mut parent_sides);
+            names.add_zone(z as u32, &served.zone, soa, stream_base[z], &family, &mut parent_sides);
         }
         for (child, side) in parent_sides {
             let node = names.table[&*wire_of(&child)];
@@ -190,10 +190,12 @@ impl Names {
         zone: &Zone,
         soa: Vec<u8>,
         stream_base: u32,
-        apexes: &HashSet<Name>,
+        family: &Family,
         parent_sides: &mut Vec<(Name, ParentSide)>,
     ) {
         let apex = zone.name.to_lowercase();
+        let Family { apexes, children: children_of } = family;
+        let own_children = children_of.get(&apex).map_or(&[][..], Vec::as_slice);
         let mut owners: BTreeMap<Name, Owner<'_>> = BTreeMap::new();
         owners.insert(apex.clone(), Owner::default());
         // Another zone that we serve below this one hides what stands here at and below its apex.
@@ -220,12 +222,7 @@ impl Names {
         }
         // Names between this apex and a child's exist even where no delegation says so: NXDOMAIN there would deny the
         // child as well (RFC 8020 §2).
-        let is_own_child = |child: &&Name| {
-            **child != apex
-                && apex.zone_of(child)
-                && !ancestors(child, &apex).skip(1).any(|name| apexes.contains(&name))
-        };
-        for child in apexes.iter().filter(is_own_child) {
+        for child in own_children {
             owners.entry(child.clone()).or_default();
         }
         for name in owners.keys().cloned().collect::<Vec<_>>() {
@@ -244,7 +241,7 @@ impl Names {
             {
                 self.insert(name, Node { zone: z, kind: Kind::Below(*id) });
             } else if *name != apex && owner.rrset(RecordType::NS).is_some() {
-                let node = Node { zone: z, kind: Kind::Cut(cut_at(name, owner, &owners)) };
+                let node = Node { zone: z, kind: Kind::Cut(cut_at(name, owner, &owners, &apex)) };
                 cut = Some((name.clone(), self.insert(name, node)));
             } else {
                 let mut sets: Vec<(u16, Records)> =
@@ -262,7 +259,7 @@ impl Names {
         }
         // The parent of a served zone answers for its DS, even to say that there is none. Of several zones above, the
         // longest is the parent.
-        for child in apexes.iter().filter(is_own_child) {
+        for child in own_children {
             let is_cut = |name: &Name| owners.get(name).is_some_and(|owner| owner.rrset(RecordType::NS).is_some());
             let side = match ancestors(child, &apex).skip(1).filter(is_cut).last() {
                 Some(cut) => ParentSide::Below { zone: z, cut: self.table[&*wire_of(&cut)] },
@@ -289,6 +286,26 @@ impl Names {
     }
 }
 
+/// Which of the zones lie below which.
+struct Family {
+    apexes: HashSet<Name>,
+    /// By apex: the zones whose closest zone above is this one.
+    children: HashMap<Name, Vec<Name>>,
+}
+
+impl Family {
+    fn of(zones: &[Served]) -> Family {
+        let apexes: HashSet<Name> = zones.iter().map(|served| served.zone.name.to_lowercase()).collect();
+        let mut children: HashMap<Name, Vec<Name>> = HashMap::new();
+        for apex in &apexes {
+            if let Some(parent) = strict_ancestors(apex).find(|above| apexes.contains(above)) {
+                children.entry(parent).or_default().push(apex.clone());
+            }
+        }
+        Family { apexes, children }
+    }
+}
+
 #[derive(Default)]
 struct Owner<'a> {
     rrsets: Vec<&'a Rrset>,
@@ -301,16 +318,14 @@ impl<'a> Owner<'a> {
     }
 }
 
-fn cut_at(name: &Name, owner: &Owner<'_>, owners: &BTreeMap<Name, Owner<'_>>) -> Cut {
+fn cut_at(name: &Name, owner: &Owner<'_>, owners: &BTreeMap<Name, Owner<'_>>, apex: &Name) -> Cut {
     let ns = owner.rrset(RecordType::NS).expect("a cut has NS records");
     let (mut glue, mut sibling_glue) = (Records::default(), Records::default());
     for target in ns.rdata.iter().filter_map(|rdata| name_from_wire(rdata)) {
         let target = target.to_lowercase();
         let below_this = name.zone_of(&target);
-        let is_glue = below_this
-            || owners.iter().any(|(above, owner)| {
-                owner.rrset(RecordType::NS).is_some() && above.zone_of(&target) && !above.zone_of(name)
-            });
+        let is_cut = |above: &Name| owners.get(above).is_some_and(|owner| owner.rrset(RecordType::NS).is_some());
+        let is_glue = below_this || ancestors(&target, apex).any(|above| is_cut(&above) && !above.zone_of(name));
         let Some(addresses) = owners.get(&target).filter(|_| is_glue) else { continue };
         for rrset in [RecordType::A, RecordType::AAAA].into_iter().filter_map(|rtype| addresses.rrset(rtype)) {
             let records =
@@ -349,6 +364,12 @@ fn soa_rdata(zone: &Zone, serial: u32) -> Vec<u8> {
 fn ancestors<'a>(name: &Name, apex: &'a Name) -> impl Iterator<Item = Name> + use<'a> {
     std::iter::successors(Some(name.clone()), |name| (!name.is_root()).then(|| name.base_name()))
         .take_while(move |name| name != apex && !name.is_root())
+}
+
+/// The names above `name`, the root included.
+fn strict_ancestors(name: &Name) -> impl Iterator<Item = Name> + use<> {
+    let above = |name: &Name| (!name.is_root()).then(|| name.base_name());
+    std::iter::successors(above(name), move |name| above(name))
 }
 
 fn label_count(name: &Name) -> u8 {
