@@ -185,8 +185,13 @@ fn answer<'a>(
         return Ok(Done::error(rcode::REFUSED));
     }
     let asker = Asker { client, id: header.id, subnet: query.edns.and_then(|edns| edns.subnet) };
-    let mut walk = Walk { snapshot, asker, qtype: query.qtype, writer, witness, done: Done::default() };
-    match walk.chain(&query.name) {
+    let mut walk =
+        Walk { snapshot, asker, qtype: query.qtype, writer, witness, dnames: [None; MAX_CHAIN], done: Done::default() };
+    let walked = walk.chain(&query.name);
+    // "When processing queries with QCLASS=* […], the response should never be authoritative unless the server can
+    // guarantee that the response covers all classes" (RFC 1035 §6.2).
+    walk.done.authoritative &= query.qclass == CLASS_IN;
+    match walked {
         Ok(()) => Ok(walk.done),
         Err(Full) => Err(TooLong { done: walk.done }),
     }
@@ -199,6 +204,8 @@ struct Walk<'a, 'w, 'o, W> {
     qtype: u16,
     writer: &'w mut Writer<'o>,
     witness: &'w mut W,
+    /// The DNAME records written so far.
+    dnames: [Option<&'a Records>; MAX_CHAIN],
     done: Done,
 }
 
@@ -262,9 +269,12 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     fn exists(&mut self, name: &Folded, at: usize, zone: u32, data: &'a Data) -> Result<Next, Full> {
         let qtype = RecordType::from(self.qtype);
         let stream = data.stream.map(|stream| self.snapshot.stream(stream));
-        if let Some(stream) = stream.filter(|stream| steer::has_fallen_back(self.snapshot, stream)) {
+        if let Some(stream) = stream
+            && let Some(fallback) = &stream.fallback
+            && let Some(scope) = steer::fallen_back(self.snapshot, stream, &self.asker)
+        {
+            self.done.scope = scope;
             self.witness.fell_back(stream);
-            let fallback = stream.fallback.as_ref().expect("only a name with a fallback falls back");
             return self.alias(fallback, at);
         }
         // Beside a CNAME no HINFO may be made up (RFC 8482 §4.2), and a name without records stays without.
@@ -310,11 +320,16 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
 
     fn alias(&mut self, cname: &Records, at: usize) -> Result<Next, Full> {
         let start = self.writer.records(Section::Answer, &cname.wire, cname.count, at)?;
-        // "QTYPE doesn't match CNAME" (RFC 1034 §4.3.2 step 3a); ANY does match.
-        if [RecordType::CNAME, RecordType::ANY].map(u16::from).contains(&self.qtype) {
-            return Ok(Next::End);
+        Ok(self.behind_cname(start))
+    }
+
+    /// The target of the CNAME record at `start`, unless the CNAME itself is what was asked for: "QTYPE doesn't match
+    /// CNAME" (RFC 1034 §4.3.2 step 3a). ANY does match.
+    fn behind_cname(&self, start: usize) -> Next {
+        match [RecordType::CNAME, RecordType::ANY].map(u16::from).contains(&self.qtype) {
+            true => Next::End,
+            false => Next::NameAt(start + 12),
         }
-        Ok(Next::NameAt(start + 12))
     }
 
     /// "a DNS responder that receives an ANY query MAY decline to provide a conventional ANY response" (RFC 8482 §4.2).
@@ -342,9 +357,14 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     }
 
     /// The DNAME record and the CNAME that it makes of the name (RFC 6672 §3.1).
-    fn redirect(&mut self, name: &Folded, at: usize, dname: &Records, labels: usize) -> Result<Next, Full> {
+    fn redirect(&mut self, name: &Folded, at: usize, dname: &'a Records, labels: usize) -> Result<Next, Full> {
         let prefix_len = name.len() - name.without(labels).len();
-        self.writer.records(Section::Answer, &dname.wire, dname.count, at + prefix_len)?;
+        // A chain may pass a DNAME more than once; its record stands in the answer once (RFC 2181 §5).
+        let is_new = self.dnames.iter().flatten().all(|written| !std::ptr::eq(*written, dname));
+        if is_new && let Some(free) = self.dnames.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(dname);
+            self.writer.records(Section::Answer, &dname.wire, dname.count, at + prefix_len)?;
+        }
         let target = dname.first_rdata();
         let new_len = prefix_len + target.len();
         if new_len > MAX_NAME_LEN {
@@ -360,10 +380,7 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
         cname[12..12 + prefix_len].copy_from_slice(&self.writer.written()[at..at + prefix_len]);
         cname[12 + prefix_len..12 + new_len].copy_from_slice(target);
         let start = self.writer.records(Section::Answer, &cname[..12 + new_len], 1, at)?;
-        if self.qtype == u16::from(RecordType::CNAME) {
-            return Ok(Next::End);
-        }
-        Ok(Next::NameAt(start + 12))
+        Ok(self.behind_cname(start))
     }
 }
 

@@ -121,8 +121,18 @@ pub fn choose<'a>(
     Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope })
 }
 
-/// Whether the CNAME for the worst day replaces the name: every region down in both families.
-pub fn has_fallen_back(snapshot: &Snapshot, stream: &SteeredName) -> bool {
+/// Whether every region that this asker may be sent to is down in both families, and the scope of an answer that says so.
+pub fn fallen_back(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Option<u8> {
     let (_, state) = snapshot.fleet(stream.zone);
-    stream.fallback.is_some() && stream.regions & (state.up(Family::V4) | state.up(Family::V6)) == 0
+    let up = state.up(Family::V4) | state.up(Family::V6);
+    if stream.common & up != 0 {
+        return None;
+    }
+    if stream.regions & up == 0 {
+        return Some(0);
+    }
+    // Only the regions of some rule are left, and the asker may not be whom it is about.
+    let whereabouts = Whereabouts::find(snapshot, stream, asker);
+    let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
+    ranking.iter().all(|ranked| up >> ranked.region & 1 == 0).then_some(whereabouts.scope)
 }

@@ -16,8 +16,6 @@ pub struct Geography {
     pub plans: Vec<Plan>,
     /// Cells in use, for people.
     pub cells: usize,
-    /// Degrees that places had to be coarsened to, to stay within [`cells::MAX_CELLS`].
-    pub grain: Option<f64>,
     wanted: Wanted,
 }
 
@@ -91,6 +89,6 @@ impl Geography {
             tracing::warn!(grain, "more than {} cells: places are coarsened to {grain} degrees", cells::MAX_CELLS);
         }
         let atlas = Atlas::build(&places, &of_place);
-        Arc::new(Geography { database: database.clone(), places, atlas, plans, cells: count, grain, wanted })
+        Arc::new(Geography { database: database.clone(), places, atlas, plans, cells: count, wanted })
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::settings::{Family, Server, Stream, Zone};
+use crate::config::settings::{Family, Policy, Server, Steering, Stream, Zone};
 use crate::geo::Database;
 use crate::health::{Target, Verdict};
 use crate::server::counters::Counters;
@@ -56,7 +56,6 @@ struct Compiled {
     fleets: Vec<Fleet>,
     geography: Arc<Geography>,
     targets: Vec<Target>,
-    ids: HashMap<Target, TargetId>,
     /// By target: the (zone, region) pairs that it is part of.
     used_by: Vec<Vec<(u32, u8)>>,
     counters: Arc<Counters>,
@@ -70,8 +69,10 @@ pub struct SteeredName {
     pub stream: u32,
     pub plan: u32,
     pub ttl: u32,
-    /// Every region that it can be sent to, rules included.
+    /// Every region that some client can be sent to, by rules too.
     pub regions: Mask,
+    /// The regions that every client can be sent to: the stream's own.
+    pub common: Mask,
     /// CNAME for when all of them are down.
     pub fallback: Option<Records>,
 }
@@ -101,7 +102,9 @@ impl Snapshot {
                     stream: s as u32,
                     plan: plan_of_stream[streams.len()],
                     ttl: stream.ttl,
-                    regions: regions_of(stream),
+                    regions: (stream.rules.iter().map(|rule| taking(&rule.steering)))
+                        .fold(taking(&stream.steering), |mask, regions| mask | regions),
+                    common: taking(&stream.steering),
                     fallback: stream.fallback.as_ref().map(|target| names::cname(target, stream.ttl)),
                 });
             }
@@ -113,9 +116,9 @@ impl Snapshot {
         let verdicts: Arc<[Verdict]> = targets.list.iter().map(verdict).collect();
         let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
         let names = Names::new(&zones, &stream_base);
-        let Targets { list, ids, used_by } = targets;
+        let Targets { list, used_by, .. } = targets;
         let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
-        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, ids, used_by, counters };
+        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, used_by, counters };
         let generation = previous.map_or(1, |previous| previous.generation + 1);
         Snapshot { generation, compiled: Arc::new(compiled), verdicts, fleets: states }
     }
@@ -151,10 +154,6 @@ impl Snapshot {
     /// Every distinct target of every zone.
     pub fn targets(&self) -> &[Target] {
         &self.compiled.targets
-    }
-
-    pub fn target_id(&self, target: &Target) -> Option<TargetId> {
-        self.compiled.ids.get(target).copied()
     }
 
     pub fn verdict(&self, target: TargetId) -> Verdict {
@@ -202,10 +201,14 @@ fn target_of(zone: &Zone, region: usize, server: usize, family: Family) -> Optio
     Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check })
 }
 
-fn regions_of(stream: &Stream) -> Mask {
-    (stream.rules.iter().map(|rule| &rule.steering).chain([&stream.steering]))
-        .flat_map(|steering| &steering.regions)
-        .fold(0, |mask, region| mask | 1 << region)
+/// The regions that clients may be sent to: weight 0 takes none.
+fn taking(steering: &Steering) -> Mask {
+    let takes = |position: usize| match &steering.policy {
+        Policy::Weighted(weights) => weights[position] > 0,
+        Policy::Nearest | Policy::Priority => true,
+    };
+    let regions = steering.regions.iter().enumerate().filter(|(position, _)| takes(*position));
+    regions.fold(0, |mask, (_, region)| mask | 1 << region)
 }
 
 #[derive(Default)]
