@@ -314,6 +314,9 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     }
 
     fn give(&mut self, records: &Records, at: usize) -> Result<Next, Full> {
+        if self.has_given(records) {
+            return Ok(Next::End);
+        }
         self.writer.records(Section::Answer, &records.wire, records.count, at)?;
         Ok(Next::End)
     }
@@ -356,12 +359,17 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
         Ok(Next::End)
     }
 
+    /// A chain may pass a DNAME more than once, and end at it; its record stands in the answer once (RFC 2181 §5).
+    fn has_given(&self, dname: &Records) -> bool {
+        self.dnames.iter().flatten().any(|given| std::ptr::eq(*given, dname))
+    }
+
     /// The DNAME record and the CNAME that it makes of the name (RFC 6672 §3.1).
     fn redirect(&mut self, name: &Folded, at: usize, dname: &'a Records, labels: usize) -> Result<Next, Full> {
         let prefix_len = name.len() - name.without(labels).len();
-        // A chain may pass a DNAME more than once; its record stands in the answer once (RFC 2181 §5).
-        let is_new = self.dnames.iter().flatten().all(|written| !std::ptr::eq(*written, dname));
-        if is_new && let Some(free) = self.dnames.iter_mut().find(|slot| slot.is_none()) {
+        if !self.has_given(dname)
+            && let Some(free) = self.dnames.iter_mut().find(|slot| slot.is_none())
+        {
             *free = Some(dname);
             self.writer.records(Section::Answer, &dname.wire, dname.count, at + prefix_len)?;
         }
