@@ -1,5 +1,6 @@
 //! What the names and RRsets of a zone must be to each other.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use hickory_proto::rr::{Name, RecordType};
@@ -28,6 +29,8 @@ struct Index<'z> {
     dnames: HashMap<&'z Name, &'z PlacedRrset>,
     /// Name servers that the zone's NS records name, whose addresses may stand below a cut.
     servers: HashSet<Name>,
+    /// Every name that exists, those included that only have names below (RFC 4592 §2.2). Few zones need it.
+    existing: OnceCell<HashSet<Name>>,
 }
 
 /// Reports every breach to `file`.
@@ -39,6 +42,7 @@ pub fn check(names: &Names<'_>, file: &File) {
         cuts: HashMap::new(),
         dnames: HashMap::new(),
         servers: names.ns.iter().map(|ns| ns.value.clone()).collect(),
+        existing: OnceCell::new(),
     };
     for placed in names.records {
         let owner = &placed.rrset.owner;
@@ -79,6 +83,23 @@ impl Index<'_> {
 
     fn find(&self, owner: &Name, rtype: RecordType) -> Option<&PlacedRrset> {
         self.owners.get(owner)?.iter().copied().find(|placed| placed.rrset.rtype == rtype)
+    }
+
+    /// The wildcard that stands in for a name that does not exist, if that wildcard does (RFC 4592 §3.3.1).
+    fn wildcard_of(&self, name: &Name) -> Option<Name> {
+        let apex = self.names.apex;
+        let existing = self.existing.get_or_init(|| {
+            let streams = self.names.streams.iter().map(|stream| &stream.owner);
+            let owners = self.owners.keys().copied().chain(streams);
+            owners.flat_map(|owner| ancestors(owner, apex).into_iter().chain([owner.clone()])).collect()
+        });
+        let exists = |name: &Name| name == apex || existing.contains(name);
+        if exists(name) {
+            return None;
+        }
+        let above = ancestors(name, apex);
+        let encloser = above.iter().rev().find(|above| exists(above)).unwrap_or(apex);
+        encloser.prepend_label("*").ok().filter(exists)
     }
 
     /// Asterisks, and names that say the zone twice.
@@ -267,14 +288,23 @@ impl Index<'_> {
             );
             return;
         }
-        let addressed = self.find(server, RecordType::A).is_some()
-            || self.find(server, RecordType::AAAA).is_some()
-            || self.streams.contains_key(server);
-        if addressed {
+        let steered = "the addresses of a name server are given as glue too, which cannot follow steering";
+        if let Some(stream) = self.streams.get(server) {
+            report(Diagnostic::error(at.clone(), format!("name server {shown} is steered")).rule(steered).help(
+                format!("name a server whose address is in [records]; the stream is at line {}", stream.at.line),
+            ));
+            return;
+        }
+        if self.find(server, RecordType::A).is_some() || self.find(server, RecordType::AAAA).is_some() {
             return;
         }
         let key = super::tree::quoted_key(&shown);
         let help = format!("add to [records]: {key} = {{ A = \"192.0.2.53\" }}, with its real address");
+        if let Some(stream) = self.wildcard_of(server).and_then(|wildcard| self.streams.get(&wildcard)) {
+            let what = format!("name server {shown} is steered, by the stream {}", stream.label);
+            report(Diagnostic::error(at.clone(), what).rule(steered).help(help));
+            return;
+        }
         match cut.filter(|cut| cut.zone_of(server)) {
             Some(cut) => report(
                 Diagnostic::error(at.clone(), format!("name server {shown} of {} has no glue", self.shown(cut)))
