@@ -81,7 +81,7 @@ fn the_full_zone_means_what_it_says() {
         "ns1.stream.example. 3600 1",
         "ns2.stream.example. 3600 1",
         "www.stream.example. 300 5",
-        "child.stream.example. 300 2",
+        "child.stream.example. 86400 2",
         "ns1.child.stream.example. 300 1",
         "x.y.stream.example. 300 65280",
     ];
