@@ -98,6 +98,11 @@ fn the_shortest_zone_is_that_of_the_docs() {
 }
 
 #[test]
+fn aliases_that_end_are_taken() {
+    assert_eq!(good("aliases.toml").records.len(), 8);
+}
+
+#[test]
 fn toml_1_1_is_read_too() {
     let zone = good("toml-1.1.toml");
     let [stream] = &zone.streams[..] else { panic!("one stream") };

@@ -1,7 +1,7 @@
 //! Files as written become checked settings.
 //!
 //! ```text
-//! zones/*.toml ─ load ─► zone_file ─► check, region, stream, from, records ─► rules ─► settings::Zone
+//! zones/*.toml ─ load ─► zone_file ─► check, region, stream, from, records ─► rules, aliases ─► settings::Zone
 //! meridian.toml ─────────► node ──────► settings of the node, shared regions and check
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod load;
 pub mod node;
 pub mod settings;
 
+mod aliases;
 mod check;
 mod from;
 mod names;

@@ -20,13 +20,13 @@ pub struct Names<'z> {
 }
 
 /// Names indexed for the checks.
-struct Index<'z> {
-    names: &'z Names<'z>,
+pub(super) struct Index<'z> {
+    pub(super) names: &'z Names<'z>,
     owners: HashMap<&'z Name, Vec<&'z PlacedRrset>>,
     streams: HashMap<&'z Name, &'z Stream>,
     /// Owners of NS RRsets below the apex.
-    cuts: HashMap<&'z Name, &'z PlacedRrset>,
-    dnames: HashMap<&'z Name, &'z PlacedRrset>,
+    pub(super) cuts: HashMap<&'z Name, &'z PlacedRrset>,
+    pub(super) dnames: HashMap<&'z Name, &'z PlacedRrset>,
     /// Name servers that the zone's NS records name, whose addresses may stand below a cut.
     servers: HashSet<Name>,
     /// Every name that exists, those included that only have names below (RFC 4592 §2.2). Few zones need it.
@@ -73,20 +73,20 @@ pub fn check(names: &Names<'_>, file: &File) {
     for ns in names.ns {
         index.name_server(&ns.value, &ns.at, None, report);
     }
-    index.cname_loops(report);
+    index.endless_aliases(report);
 }
 
 impl Index<'_> {
-    fn shown(&self, name: &Name) -> String {
+    pub(super) fn shown(&self, name: &Name) -> String {
         shown(name, self.names.apex)
     }
 
-    fn find(&self, owner: &Name, rtype: RecordType) -> Option<&PlacedRrset> {
+    pub(super) fn find(&self, owner: &Name, rtype: RecordType) -> Option<&PlacedRrset> {
         self.owners.get(owner)?.iter().copied().find(|placed| placed.rrset.rtype == rtype)
     }
 
     /// The wildcard that stands in for a name that does not exist, if that wildcard does (RFC 4592 §3.3.1).
-    fn wildcard_of(&self, name: &Name) -> Option<Name> {
+    pub(super) fn wildcard_of(&self, name: &Name) -> Option<Name> {
         let apex = self.names.apex;
         let existing = self.existing.get_or_init(|| {
             let streams = self.names.streams.iter().map(|stream| &stream.owner);
@@ -318,36 +318,10 @@ impl Index<'_> {
             ),
         }
     }
-
-    /// CNAMEs of this zone that lead back to themselves.
-    fn cname_loops(&self, report: impl Fn(Diagnostic)) {
-        let mut done: HashSet<Name> = HashSet::new();
-        for placed in self.names.records.iter().filter(|p| p.rrset.rtype == RecordType::CNAME) {
-            let mut path: Vec<Name> = Vec::new();
-            let mut on_path: HashSet<Name> = HashSet::new();
-            let mut next = Some(placed.rrset.owner.clone());
-            while let Some(name) = next.take().filter(|name| !done.contains(name)) {
-                if !on_path.insert(name.clone()) {
-                    let first = path.iter().position(|n| *n == name).unwrap_or_default();
-                    let round: Vec<String> = path[first..].iter().chain([&name]).map(|n| self.shown(n)).collect();
-                    let at = self.find(&name, RecordType::CNAME).map_or_else(|| placed.at.clone(), |p| p.at.clone());
-                    report(
-                        Diagnostic::error(at, format!("CNAMEs lead in a circle: {}", round.join(" → ")))
-                            .rule("a chain of CNAMEs ends at a name that has data (RFC 1034 §3.6.2)")
-                            .help("point one of them at a name with addresses"),
-                    );
-                    break;
-                }
-                next = self.find(&name, RecordType::CNAME).and_then(|p| targets(p).next());
-                path.push(name);
-            }
-            done.extend(path);
-        }
-    }
 }
 
 /// The names between `name` and `apex`, both left out, from the top down: the highest cut hides all below.
-fn ancestors(name: &Name, apex: &Name) -> Vec<Name> {
+pub(super) fn ancestors(name: &Name, apex: &Name) -> Vec<Name> {
     let depth = name.iter().count();
     let top = apex.iter().count();
     (top + 1..depth).map(|n| name.trim_to(n)).collect()
@@ -361,10 +335,10 @@ fn article(rtype: RecordType) -> String {
     format!("{} {name}", if spelt_with_vowel && !said { "an" } else { "a" })
 }
 
-/// The names that the RDATA of NS, CNAME, MX and SRV point at.
-fn targets(placed: &PlacedRrset) -> impl Iterator<Item = Name> {
+/// The names that the RDATA of NS, CNAME, DNAME, MX and SRV point at.
+pub(super) fn targets(placed: &PlacedRrset) -> impl Iterator<Item = Name> {
     let skip = match placed.rrset.rtype {
-        RecordType::NS | RecordType::CNAME => Some(0),
+        RecordType::NS | RecordType::CNAME | RecordType::DNAME => Some(0),
         RecordType::MX => Some(2),
         RecordType::SRV => Some(6),
         _ => None,
