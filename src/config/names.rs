@@ -2,6 +2,8 @@
 
 use hickory_proto::rr::Name;
 
+use super::diagnostic::Diagnostic;
+use super::tree::Item;
 use crate::zone::{Fault, presentation};
 
 /// An absolute name; the final dot may be left out.
@@ -10,6 +12,22 @@ pub fn absolute(text: &str) -> Result<Name, Fault> {
         return Err(Fault::new("@ is no absolute name").help("write the name in full"));
     }
     presentation::name(text, &Name::root())
+}
+
+/// The absolute name that `item` has as `text`, or a report of what is wrong with it. A single label without the final dot
+/// gets a warning: in the records of the same file it would be relative to the zone.
+pub fn read_absolute(item: &Item<'_>, text: &str, apex: &Name) -> Option<Name> {
+    let name = absolute(text).map_err(|flaw| item.report_flaw(flaw)).ok()?;
+    if name.iter().count() == 1 && !text.ends_with('.') && !apex.zone_of(&name) {
+        let meant =
+            relative(text, apex).map(|meant| format!("did you mean {}? ", meant.to_ascii().trim_end_matches('.')));
+        item.report(
+            Diagnostic::warning(item.at(), format!("`{}`: {text} is the top-level name {name}", item.path))
+                .rule("names are relative to the zone in [records] and [stream.*] only")
+                .help(format!("{}the top-level name is written \"{name}\"", meant.unwrap_or_default())),
+        );
+    }
+    Some(name)
 }
 
 /// A name by the rules of zone files: `@` is the origin, and without a final dot the origin is appended.

@@ -123,7 +123,7 @@ pub fn ttl(item: &Item<'_>) -> Option<u32> {
 }
 
 fn fallback(item: &Item<'_>, owner: Option<&Name>, apex: &Name) -> Option<Name> {
-    let target = names::absolute(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok()?;
+    let target = names::read_absolute(item, item.string()?, apex)?;
     if owner == Some(apex) {
         item.report(
             item.key_fault(format!("`{}` at the apex", item.path))

@@ -66,7 +66,9 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         file.report_missing(fault.help("say which zone this is: zone = \"stream.example\""));
     }
     let apex = zone.and_then(|item| apex(&item));
-    let ns = ns(&mut table);
+    // Without a usable apex the rest is read all the same, as if the zone were the root: its own faults count.
+    let origin = apex.clone().unwrap_or_else(Name::root);
+    let ns = ns(&mut table, &origin);
     let contact = table
         .take("contact")
         .and_then(|item| names::mailbox(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok());
@@ -79,8 +81,6 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     let streams = table.take("stream").and_then(|item| item.table());
     let records = table.take("records").and_then(|item| item.table());
 
-    // Without a usable apex the rest is read all the same, as if the zone were the root: its own faults count.
-    let origin = apex.clone().unwrap_or_else(Name::root);
     let soa = read_soa(soa, contact, &origin);
     let own = regions.len();
     let mut all = regions;
@@ -132,7 +132,7 @@ fn apex(item: &Item<'_>) -> Option<Name> {
     Some(apex)
 }
 
-fn ns(table: &mut Table<'_>) -> Vec<Placed<Name>> {
+fn ns(table: &mut Table<'_>, apex: &Name) -> Vec<Placed<Name>> {
     let Some(item) = table.take("ns") else {
         let fault = Diagnostic::error(table.at(), "`ns` is missing").rule("a zone has name servers (RFC 1034 §4.2.1)");
         table.file.report_missing(fault.help("name this server, and its fellows: ns = [\"ns1.example.net\"]"));
@@ -145,12 +145,11 @@ fn ns(table: &mut Table<'_>) -> Vec<Placed<Name>> {
     let mut seen = HashSet::new();
     let mut list: Vec<Placed<Name>> = Vec::new();
     for (text, element) in item.strings() {
-        match names::absolute(text) {
-            Ok(name) if !seen.insert(name.clone()) => {
-                item.report(element.fault(format!("`ns` has {name} twice")).help("remove one of them"));
-            }
-            Ok(name) => list.push(element.placed(name)),
-            Err(flaw) => element.report_flaw(flaw),
+        let Some(name) = names::read_absolute(&element, text, apex) else { continue };
+        if seen.insert(name.clone()) {
+            list.push(element.placed(name));
+        } else {
+            item.report(element.fault(format!("`ns` has {name} twice")).help("remove one of them"));
         }
     }
     list
