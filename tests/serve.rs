@@ -3,14 +3,15 @@
 mod node;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use maxminddb_writer::paths::IpAddrWithMask;
 use meridian::demo::origin::Origin;
-use node::{Files, LONDON, NEW_YORK, ZONE, http, touch_back, wait_for};
-use serde_json::json;
+use node::{Files, LONDON, NEW_YORK, Node, ZONE, free_address, http, touch_back, wait_for};
+use serde_json::{Value, json};
 
 const DONE: &str = r#"meridian_reloads_total{outcome="done"}"#;
 const REFUSED: &str = r#"meridian_reloads_total{outcome="refused"}"#;
@@ -173,7 +174,58 @@ fn sigterm_under_load_answers_what_was_received_and_exits_0() {
 }
 
 #[test]
-fn killing_an_origin_moves_its_viewers_and_reviving_it_brings_them_back() {
+fn a_log_that_nobody_reads_holds_nothing_up_and_tells_what_was_lost() {
+    let (runtime, origins, zone) = with_origins();
+    // Each of them is warned of, at once: more than a pipe and the queue of log lines hold.
+    let unknown: Vec<String> = (0..9000).map(|n| format!("\"AS{}\"", 4_200_000_000_u32 + n)).collect();
+    let rule = format!("[stream.live]\nrules = [{{ from = [{}], regions = \"eu\" }}]", unknown.join(", "));
+    let files = Files::new(&zone.replace("[stream.live]", &rule));
+    let (dns, admin) = (free_address(), free_address());
+    let arguments = ["serve", "--listen", &dns.to_string(), "--admin", &admin.to_string(), "--log", "json"];
+    let mut child = files.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let log = child.stderr.take().unwrap();
+    let mut node = Node::unheard(child, dns, admin);
+    node.wait_for_answer(LONDON, "192.0.2.21");
+    runtime.block_on(origins[1].kill());
+    node.wait_for_answer(LONDON, "192.0.2.11");
+    runtime.block_on(origins[1].revive()).unwrap();
+    node.wait_for_answer(LONDON, "192.0.2.21");
+    assert_eq!(node.http("GET", "/healthz").0, 200);
+    let lines: Vec<Value> = BufReader::new(log)
+        .lines()
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .inspect(|line: &Value| {
+            if line["message"] == "log lines were lost: nobody read them in time" {
+                node.signal("TERM");
+            }
+        })
+        .collect();
+    let lost: u64 = lines.iter().filter_map(|line| line["lines"].as_u64()).sum();
+    let warned = lines.iter().filter(|line| line.to_string().contains("no loaded database knows AS")).count() as u64;
+    assert!(lost >= 9000 - warned && warned > 1000, "{lost} lost, {warned} warned");
+    assert_eq!(lines.last().unwrap()["message"], "stopped", "what is queued at the end is written");
+    assert_eq!(node.wait(), Some(0));
+}
+
+#[test]
+fn a_stuck_log_does_not_hold_the_end_up() {
+    let files = Files::new(ZONE);
+    let (stuck, mut filler) = std::io::pipe().unwrap();
+    let out = filler.try_clone().unwrap();
+    let (dns, admin) = (free_address(), free_address());
+    let arguments = ["serve", "--listen", &dns.to_string(), "--admin", &admin.to_string()];
+    // Until nobody can read any more: then it fails.
+    std::thread::spawn(move || while filler.write_all(&[b'.'; 4096]).is_ok() {});
+    let child = files.command(&arguments).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+    let mut node = Node::unheard(child, dns, admin);
+    node.wait_for_answer(LONDON, "192.0.2.21");
+    node.signal("TERM");
+    assert_eq!(node.wait(), Some(0));
+    drop(stuck);
+}
+
+/// An origin for each region of [`ZONE`], and the zone that probes them.
+fn with_origins() -> (tokio::runtime::Runtime, Vec<Origin>, String) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let origins: Vec<Origin> = runtime.block_on(async {
         let mut origins = Vec::new();
@@ -193,6 +245,12 @@ fn killing_an_origin_moves_its_viewers_and_reviving_it_brings_them_back() {
             &format!("server = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", origins[1].address())
         )
     );
+    (runtime, origins, zone)
+}
+
+#[test]
+fn killing_an_origin_moves_its_viewers_and_reviving_it_brings_them_back() {
+    let (runtime, origins, zone) = with_origins();
     let files = Files::new(&zone);
     let node = files.serve();
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");

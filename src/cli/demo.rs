@@ -49,11 +49,12 @@ pub fn run(args: &DemoArgs) -> u8 {
     // Without a terminal at both ends there is nobody to press keys or to see a table redrawn.
     let on_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
     let news = News::default();
-    if on_terminal {
+    let log = if on_terminal {
         args.log.start_to(BoxMakeWriter::new(news.clone()), false);
+        None
     } else {
-        args.log.start();
-    }
+        Some(args.log.start())
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -64,6 +65,8 @@ pub fn run(args: &DemoArgs) -> u8 {
     match runtime.block_on(demo(args, on_terminal, news)) {
         Ok(()) => 0,
         Err(error) => {
+            // What was logged comes first.
+            drop(log);
             match &error {
                 DemoError::Start(StartError::Refused(diagnostics)) => complain_of(diagnostics),
                 DemoError::Start(_) | DemoError::Stage(_) | DemoError::Io(_) => {}

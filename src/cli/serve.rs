@@ -31,7 +31,7 @@ pub struct ServeArgs {
 
 /// Serves until SIGTERM or SIGINT and gives the exit code. SIGHUP reloads.
 pub fn run(args: &ServeArgs) -> u8 {
-    args.log.start();
+    let log = args.log.start();
     let mut sources = args.files.sources();
     sources.flags = Overrides {
         listen: args.node.listen.clone(),
@@ -50,6 +50,8 @@ pub fn run(args: &ServeArgs) -> u8 {
     match runtime.block_on(serve(sources)) {
         Ok(()) => 0,
         Err(error) => {
+            // What was logged comes first.
+            drop(log);
             if let StartError::Refused(diagnostics) = &error {
                 complain_of(diagnostics);
             }

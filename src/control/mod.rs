@@ -125,7 +125,7 @@ impl Control {
         if changes.iter().any(|(id, verdict)| snapshot.verdict(*id) != *verdict) {
             self.publish(snapshot.with_verdicts(&changes));
         }
-        // Only now: a terminal that stands still must not hold an answer back.
+        // Only now: answers come before words about them.
         told.iter().for_each(|(server, before, event)| tell(server, *before, event));
     }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -115,6 +115,11 @@ impl Node {
         node
     }
 
+    /// A program whose log nobody reads here, and which is told where to listen.
+    pub fn unheard(child: Child, dns: SocketAddr, admin: SocketAddr) -> Node {
+        Node { child, dns, admin, log: Arc::default() }
+    }
+
     /// The first event of the log with this message.
     pub fn wait_for_log(&self, message: &str) -> Value {
         let found = || self.log.lock().unwrap().iter().find(|event| event["message"] == message).cloned();
@@ -222,6 +227,16 @@ fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
             found => return found,
         }
     }
+}
+
+/// An address of ours whose port is free for UDP and TCP, at least until somebody else is given it.
+pub fn free_address() -> SocketAddr {
+    let found = || {
+        let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
+        let address = tcp.local_addr().ok()?;
+        UdpSocket::bind(address).ok().map(|_| address)
+    };
+    wait_for("a port is free for UDP and TCP", found)
 }
 
 pub fn touch_back(path: &Path, seconds: u64) {
