@@ -9,6 +9,7 @@ test: tools lint
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	@# Building must need a C compiler and nothing more: ring, never aws-lc.
 	@if cargo tree --edges normal,build,dev --invert aws-lc-sys >/dev/null 2>&1; then echo "aws-lc-sys is in the tree"; exit 1; fi
 

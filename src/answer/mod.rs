@@ -1,6 +1,6 @@
 //! Wire query in, wire answer out: [`respond`], the one answering engine of every transport and tool.
 //!
-//! Its stages, a module each: [`query`] reads the packet in place, with its client subnet ([`ecs`]); [`lookup`] finds
+//! Its stages, a module each: [`query`] reads the packet in place, with its client subnet ([`ecs`]); `lookup` finds
 //! what stands at the name; [`steer`] chooses region and servers; `write` puts prepared records behind the question.
 //! [`trace`] answers in the same way and keeps what the stages found.
 

@@ -6,8 +6,8 @@
 //! up that decides every node once (pruning as in classification trees, Breiman et al. 1984, ch. 3). λ is then searched
 //! so that the file just fits.
 //!
-//! The error of an address is its distance from where it is put, up to [`FAR_KM`] where the nearest region is as good as
-//! surely another one; another country counts [`ABROAD`] of that, as rules ask for countries; to be unknown, or to be
+//! The error of an address is its distance from where it is put, up to `FAR_KM` where the nearest region is as good as
+//! surely another one; another country counts `ABROAD` of that, as rules ask for countries; to be unknown, or to be
 //! known though no one knows it, all of it.
 
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ use super::Served;
 /// TTL of the synthesised SOA, seconds.
 const SOA_TTL: u32 = 300;
 
-/// Index into [`Names::nodes`].
+/// Position of a name in [`Names`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(u32);
 

@@ -1,6 +1,6 @@
 //! The data of a record, from presentation format to RDATA in wire form without compression.
 //!
-//! One table ([`types`]) tells the fields of every type. The text is read field by field, so that a fault has its
+//! One table (`types`) tells the fields of every type. The text is read field by field, so that a fault has its
 //! place; the form of RFC 3597 (`\# 4 0A000001`) is held against the same fields. Whatever hickory-proto can decode is
 //! decoded once more by it, so that nothing gets into a zone that a common library would refuse.
 //!
