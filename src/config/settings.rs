@@ -18,6 +18,9 @@ use crate::zone::Rrset;
 /// More regions in one zone are refused: a live mask is one 64-bit word.
 pub const MAX_REGIONS: usize = 64;
 
+/// More addresses in one steered answer are refused.
+pub const MAX_ANSWERS: usize = 16;
+
 /// TTL of NS records: of the apex always, of delegations where none is written. One day, in seconds.
 pub const NS_TTL: u32 = 86_400;
 
@@ -169,7 +172,7 @@ pub struct Steering {
     pub policy: Policy,
     /// ms by position in `regions`; added to the predicted cost. Zero where not written.
     pub bias: Vec<i32>,
-    /// Addresses in an answer, all of one region; at least 1, at most 16.
+    /// Addresses in an answer, all of one region; at least 1, at most [`MAX_ANSWERS`].
     pub answers: u8,
 }
 

@@ -7,7 +7,7 @@ use hickory_proto::rr::Name;
 use super::diagnostic::{At, Diagnostic};
 use super::names;
 use super::region::{self, RegionSpec};
-use super::settings::{Policy, Rule, Steering, Stream};
+use super::settings::{MAX_ANSWERS, Policy, Rule, Steering, Stream};
 use super::tree::{Item, Placed, Table, nearest, quoted_key};
 use super::{from, units};
 
@@ -17,7 +17,6 @@ pub const DEFAULT_TTL: u32 = 20;
 pub const TTLS: std::ops::RangeInclusive<u32> = 5..=86_400;
 
 const DEFAULT_ANSWERS: u8 = 2;
-const MAX_ANSWERS: i64 = 16;
 /// A distance around the globe costs some 200 ms; more than this only ever means "last".
 const MAX_BIAS: i64 = 60_000;
 const MAX_RULES: usize = 1000;
@@ -175,7 +174,7 @@ impl Spec {
                 .take("weights")
                 .and_then(|item| Some(item.placed(by_region(&item, regions, 0..=65_535, |n| n as u16)?))),
             bias: table.take("bias").and_then(|item| by_region(&item, regions, -MAX_BIAS..=MAX_BIAS, |n| n as i32)),
-            answers: table.take("answers").and_then(|item| item.integer(1..=MAX_ANSWERS)).map(|n| n as u8),
+            answers: table.take("answers").and_then(|item| item.integer(1..=MAX_ANSWERS as i64)).map(|n| n as u8),
         }
     }
 

@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use super::embedded::{Located as Family, block4, block6, family_of, masked};
-use super::places::Places;
+use super::places::{LAST24, LAST48, Places};
 use super::ranges::Ranges;
 
 /// Places steered alike by every plan. Cell 0 holds place 0 (and perhaps others).
@@ -68,8 +68,6 @@ struct Cells6 {
     shift: u32,
 }
 
-const LAST48: u64 = (1 << 48) - 1;
-
 impl Atlas {
     /// `cell_of_place[p]` for every place.
     pub fn build(places: &Places, cell_of_place: &[CellId]) -> Atlas {
@@ -114,7 +112,6 @@ impl Atlas {
 
 /// `cells`: cell by /24.
 fn two_levels(cells: &Ranges<u32>) -> (Box<[Entry]>, Vec<[Entry; 256]>) {
-    const LAST24: u32 = (1 << 24) - 1;
     let mut top = vec![Entry(0); 1 << 16].into_boxed_slice();
     let mut blocks = Vec::new();
     // By hash, so that no block is held twice while the table is built.

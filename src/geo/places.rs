@@ -133,8 +133,9 @@ struct Key {
 
 const UNKNOWN: Key = Key { location: None, country: None, truth: 0 };
 
-const LAST24: u32 = (1 << 24) - 1;
-const LAST48: u64 = (1 << 48) - 1;
+/// The last /24 and the last /48, by their numbers.
+pub(super) const LAST24: u32 = (1 << 24) - 1;
+pub(super) const LAST48: u64 = (1 << 48) - 1;
 
 impl Places {
     /// `froms`: the distinct `from` sets of all rules; each is true where any of its items is.

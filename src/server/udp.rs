@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::mmsg::{self, Batch, Datagram, Wait};
 use super::{Answers, counters::Shard};
+use crate::answer::query::HEADER_LEN;
 use crate::answer::{Client, Outcome, Transport};
 
 /// How long a worker without queries sleeps before it looks at the stop flag and lets an old snapshot go.
@@ -24,8 +25,6 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// Asked of the kernel for queries that wait: 4 MiB hold some 5,000 at the kernel's own reckoning. It gives less
 /// where net.core.rmem_max is lower.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// Length of a DNS header (RFC 1035 §4.1.1).
-const HEADER: usize = 12;
 
 /// One socket a worker, all bound to `address`. With port 0 all get the port that the first was given.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
@@ -118,7 +117,7 @@ pub fn run<S: Answers>(socket: &UdpSocket, worker: usize, published: Arc<ArcSwap
 fn answer<S: Answers>(datagram: Datagram<'_>, snapshot: &S, shard: Shard<'_>, out: &mut [u8]) -> usize {
     let Datagram { bytes, cut, peer } = datagram;
     // What is cut can't be trusted to mean what its beginning says. Its header alone says enough for a FORMERR.
-    let query = if cut { &bytes[..HEADER.min(bytes.len())] } else { bytes };
+    let query = if cut { &bytes[..HEADER_LEN.min(bytes.len())] } else { bytes };
     let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Udp };
     // Nobody can be answered at port 0.
     let outcome = if peer.port() == 0 { Outcome::Dropped } else { snapshot.respond(query, client, out) };

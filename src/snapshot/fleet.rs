@@ -6,14 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::settings::{Family, Zone};
+use crate::config::settings::{Family, MAX_ANSWERS, Zone};
 use crate::health::Verdict;
 use crate::steering::pick::Mask;
 
 use super::TargetId;
-
-/// More answers in one RRset are refused in zone files.
-const MAX_ANSWERS: usize = 16;
 
 /// The record types of steered addresses, as on the wire.
 const TYPE: [u16; 2] = [1, 28];

@@ -13,10 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::{Counters, Ledger, Totals};
 use super::{Answers, BindError, Running, bind};
+use crate::answer::query::HEADER_LEN;
 use crate::answer::{Client, Outcome, Transport};
 use crate::config::settings::TcpLimits;
-
-const HEADER: usize = 12;
 
 /// Answers a query with the query and QR set. The last byte of a query may ask for more.
 pub struct Toy {
@@ -34,7 +33,7 @@ const WHO: u8 = b'W';
 
 impl Answers for Toy {
     fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
-        if query.len() < HEADER || query[2] & 0x80 != 0 {
+        if query.len() < HEADER_LEN || query[2] & 0x80 != 0 {
             return Outcome::Dropped;
         }
         assert!(out.len() >= if client.transport == Transport::Tcp { 65_535 } else { 1232 }, "room as promised");
@@ -60,7 +59,7 @@ impl Answers for Toy {
             _ => {}
         }
         // A header without a question, as a cut datagram leaves it.
-        let rcode = if query.len() == HEADER { 1 } else { 0 };
+        let rcode = if query.len() == HEADER_LEN { 1 } else { 0 };
         Outcome::Answered { length, rcode, zone: None, region: None }
     }
 

@@ -128,7 +128,7 @@ async fn messages_may_arrive_in_any_pieces() {
 async fn messages_and_answers_have_up_to_65535_bytes() {
     let server = Server::start("127.0.0.1:0", 1, limits());
     let mut stream = connect(&server).await;
-    let longest = query(1, &vec![b'q'; 65_535 - HEADER]);
+    let longest = query(1, &vec![b'q'; 65_535 - HEADER_LEN]);
     stream.write_all(&framed(&longest)).await.unwrap();
     assert!(read(&mut stream, 2 + 65_535).await == framed(&answer(&longest)));
     // Several long answers in a row don't fit the buffer of one turn.
@@ -335,7 +335,7 @@ async fn thousands_of_silent_connections_leave_room_for_a_resolver() {
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.set_read_timeout(Some(5_000 * MS)).unwrap();
     udp.send_to(&query(1, b"q"), server.address).unwrap();
-    assert_eq!(udp.recv(&mut [0; 512]).unwrap(), HEADER + 1);
+    assert_eq!(udp.recv(&mut [0; 512]).unwrap(), HEADER_LEN + 1);
     usage_is(&server, Usage { open: 500, accepted: 3_001, refused: 0, evicted: 2_501 }).await;
     server.stop().await;
 }

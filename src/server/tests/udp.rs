@@ -122,10 +122,10 @@ async fn responses_and_short_messages_get_nothing() {
 async fn of_an_overlong_datagram_only_the_header_is_believed() {
     let server = Server::start("127.0.0.1:0", 1, limits());
     let client = client("127.0.0.1:0");
-    let whole = query(1, &[b'q'; SLOT - HEADER]);
+    let whole = query(1, &[b'q'; SLOT - HEADER_LEN]);
     client.send_to(&whole, server.address).unwrap();
     assert_eq!(receive(&client).0, answer(&whole));
-    client.send_to(&query(2, &[b'q'; SLOT - HEADER + 1]), server.address).unwrap();
+    client.send_to(&query(2, &[b'q'; SLOT - HEADER_LEN + 1]), server.address).unwrap();
     assert_eq!(receive(&client).0, answer(&query(2, b"")));
     client.send_to(&query(3, &[b'q'; 60_000]), server.address).unwrap();
     assert_eq!(receive(&client).0, answer(&query(3, b"")));
