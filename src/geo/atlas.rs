@@ -99,15 +99,6 @@ impl Atlas {
             }
         }
     }
-
-    /// Bytes held.
-    pub fn size(&self) -> usize {
-        size_of_val(&*self.top)
-            + size_of_val(&*self.blocks)
-            + size_of_val(&*self.v6.starts)
-            + size_of_val(&*self.v6.cells)
-            + size_of_val(&*self.v6.index)
-    }
 }
 
 /// `cells`: cell by /24.
@@ -164,7 +155,7 @@ impl Cells6 {
             index.push(run as u32);
         }
         index.push(starts.len() as u32 - 1);
-        // Cells were u16 before they were values of ranges.
+        // Every value is the number of a cell, so none is cut.
         Cells6 { starts, cells: cells.values().iter().map(|&cell| cell as u16).collect(), index, shift }
     }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use maxminddb::{MaxMindDbError, Reader, WithinOptions};
@@ -549,7 +549,7 @@ fn read(
         path: path.into(),
         database_type: kind(&metadata.database_type),
         // A year beyond the clock's reach is as good as none.
-        built: metadata.build_time().unwrap_or(SystemTime::UNIX_EPOCH + Duration::ZERO),
+        built: metadata.build_time().unwrap_or(SystemTime::UNIX_EPOCH),
         networks,
     };
     Ok((info, v4.finish(), v6.finish()))

@@ -145,10 +145,6 @@ impl Plan {
     pub fn is_geographic(&self) -> bool {
         self.rankings.len() > 1
     }
-
-    pub fn rankings(&self) -> &[Ranking] {
-        &self.rankings
-    }
 }
 
 #[cfg(test)]
