@@ -45,6 +45,34 @@ fn a_saved_zone_is_served_whether_written_in_place_or_renamed_over() {
 }
 
 #[test]
+fn a_private_ca_that_was_broken_and_is_mended_is_noticed() {
+    let good = rcgen::generate_simple_self_signed(["stream.example".to_owned()]).unwrap().cert.pem();
+    let check = |zone: String| {
+        // Nobody listens there.
+        let probed = |address: &str| format!("server = [{{ a = \"{address}\", probe = \"127.0.0.1:9\" }}]");
+        let zone = ["192.0.2.11", "192.0.2.21", "192.0.2.22"]
+            .iter()
+            .fold(zone, |zone, address| zone.replace(&format!("a    = [\"{address}\"]"), &probed(address)));
+        format!("{zone}\n[check]\nhttps = \"/\"\nhost = \"stream.example\"\nca = \"../private/ca.pem\"\n")
+    };
+    let files = Files::new(&check(ZONE.to_owned()));
+    fs::create_dir(files.path("private")).unwrap();
+    files.put("private/ca.pem", &good);
+    let node = files.serve();
+    files.put("private/ca.pem", "-----BEGIN CERTIFICATE-----\nhalf");
+    node.wait_for_metric(REFUSED, 1.0);
+    files.put("private/ca.pem", &good);
+    node.wait_for_metric(DONE, 1.0);
+    // The same where the file that names it cannot be read at all meanwhile.
+    files.put("zones/stream.example.toml", "zone =");
+    node.wait_for_metric(REFUSED, 2.0);
+    files.put("private/ca.pem", format!("{good}\n"));
+    node.wait_for_metric(REFUSED, 3.0);
+    files.put("zones/stream.example.toml", check(with_london_at("192.0.2.22")));
+    node.wait_for_metric(DONE, 2.0);
+}
+
+#[test]
 fn sighup_reloads_without_any_change() {
     let files = Files::new(ZONE);
     let node = files.serve();

@@ -286,6 +286,7 @@ fn streak(item: &Item<'_>, from: &str, to: &str) -> Option<u32> {
 fn ca(item: &Item<'_>) -> Option<Placed<Arc<PrivateCa>>> {
     let text = item.string()?;
     let file = item.file.path.parent().unwrap_or(Path::new("")).join(text);
+    item.file.names(&file);
     let fault = |what: String| {
         item.report(
             item.fault(format!("`{}`: {}: {what}", item.path, file.display()))

@@ -27,6 +27,8 @@ pub struct Loaded {
     pub files: usize,
     /// By file, then by place.
     pub diagnostics: Vec<Diagnostic>,
+    /// Private CAs that were looked at for zones and for what they share, whether they could be read or not.
+    pub named: Vec<PathBuf>,
 }
 
 impl Loaded {
@@ -41,7 +43,7 @@ impl Loaded {
 /// A path that is not there is an error, and so is a directory without a zone file: it is more often a mistake than a
 /// wish to serve nothing.
 pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded { named: shared.named.clone(), ..Loaded::default() };
     let mut files = Vec::new();
     for path in paths {
         match zone_files(path) {
@@ -60,6 +62,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
         loaded.zones.extend(found.zone);
         loaded.diagnostics.extend(found.faults);
         apexes.extend(found.apex);
+        loaded.named.extend(found.named);
     }
     loaded.diagnostics.extend(duplicates(&apexes));
     loaded.diagnostics.extend(undelegated(&loaded.zones));

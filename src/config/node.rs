@@ -95,7 +95,7 @@ fn shared(table: &mut Table<'_>) -> Shared {
     for own in regions.iter().filter_map(|region| region.check.as_ref()) {
         own.over(&base).verify(table.file);
     }
-    Shared { regions, check }
+    Shared { regions, check, named: table.file.take_named() }
 }
 
 fn listen(item: &Item<'_>) -> Vec<SocketAddr> {

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -42,6 +42,8 @@ pub struct File {
     unsaid: Cell<usize>,
     /// Lines with an error of syntax.
     broken: RefCell<BTreeSet<u32>>,
+    /// Other files that were looked at because this one names them, whether they could be read or not.
+    named: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl File {
@@ -61,6 +63,7 @@ impl File {
             faults: RefCell::default(),
             unsaid: Cell::new(0),
             broken: RefCell::default(),
+            named: RefCell::default(),
         }
     }
 
@@ -110,6 +113,15 @@ impl File {
         if self.broken.borrow_mut().insert(fault.at.line) {
             self.push(fault);
         }
+    }
+
+    /// To be called before a file that this one names is looked at.
+    pub fn names(&self, other: &Path) {
+        self.named.borrow_mut().insert(other.to_owned());
+    }
+
+    pub fn take_named(&self) -> Vec<PathBuf> {
+        self.named.take().into_iter().collect()
     }
 
     pub fn is_broken(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A zone file: from its text to a checked [`Zone`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
@@ -21,6 +21,8 @@ pub struct Shared {
     /// Regions that zones may use by name; a zone's own region of that name stands instead.
     pub regions: Vec<RegionSpec>,
     pub check: Option<CheckSpec>,
+    /// Private CAs that were looked at, whether they could be read or not.
+    pub named: Vec<PathBuf>,
 }
 
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
@@ -39,6 +41,8 @@ pub struct ZoneFile {
     pub apex: Option<Placed<Name>>,
     /// In the order of the text.
     pub faults: Vec<Diagnostic>,
+    /// Private CAs that were looked at, whether they could be read or not.
+    pub named: Vec<PathBuf>,
 }
 
 /// Reads one zone.
@@ -49,7 +53,7 @@ pub fn read(path: &Path, text: String, modified: u32, shared: &Shared) -> ZoneFi
     let (root, _) = DeTable::parse_recoverable(&text);
     let (apex, zone) = read_root(&file, root.get_ref(), shared);
     let zone = zone.filter(|_| !file.has_errors()).map(|zone| Zone { modified, digest, ..zone });
-    ZoneFile { zone, apex, faults: file.take_faults() }
+    ZoneFile { zone, apex, faults: file.take_faults(), named: file.take_named() }
 }
 
 /// 64-bit FNV-1a: the same on every machine and in every version, as it is kept in the state directory.

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::serials::{Serials, open_state};
 use super::watch::Fingerprint;
 use crate::config::node::{self, load_node};
-use crate::config::settings::{CheckKind, Node, Overrides, Zone};
+use crate::config::settings::{Node, Overrides, Zone};
 use crate::config::{At, Diagnostic, geo_warnings, load_zones};
 use crate::geo::{Database, expand};
 use crate::snapshot::{Served, Snapshot};
@@ -56,6 +56,14 @@ impl Seen {
         self.inputs.extend(inputs);
         fingerprint
     }
+
+    /// Adds what this did not come to look at.
+    fn or(mut self, earlier: Seen) -> Seen {
+        self.inputs.extend(earlier.inputs);
+        let mut fingerprint = earlier.fingerprint;
+        fingerprint.add(&self.fingerprint);
+        Seen { fingerprint, ..self }
+    }
 }
 
 /// Why nothing was taken: at least one of the diagnostics is an error.
@@ -87,7 +95,7 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
 
     let zones = load_zones(std::slice::from_ref(&node.zones), &shared);
     diagnostics.extend(zones.diagnostics);
-    seen.note(zones.zones.iter().flat_map(authorities));
+    seen.note(zones.named);
     let database = match known {
         Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
         _ => read_database(&node).map(Arc::new),
@@ -137,14 +145,6 @@ fn overrides_of(paths: &[PathBuf]) -> Result<Option<PathBuf>, Diagnostic> {
     }
 }
 
-/// The private CA files that the checks of a zone use.
-fn authorities(zone: &Zone) -> impl Iterator<Item = PathBuf> {
-    zone.regions.iter().filter_map(|region| match &region.check.as_ref()?.kind {
-        CheckKind::Https { ca: Some(ca), .. } => Some(ca.file.clone()),
-        CheckKind::Https { ca: None, .. } | CheckKind::Http(_) | CheckKind::Tcp => None,
-    })
-}
-
 /// Loads again and again from the same sources, with serials that never go back.
 pub struct Loader {
     sources: Sources,
@@ -157,6 +157,8 @@ pub struct Loader {
 struct Memory {
     serials: Serials,
     database: (Fingerprint, Arc<Database>),
+    /// What the last good load had looked at.
+    inputs: Vec<PathBuf>,
 }
 
 impl Loader {
@@ -179,6 +181,7 @@ impl Loader {
         let memory = Memory {
             serials: serials.unwrap_or_default(),
             database: (files.seen.databases.clone(), Arc::clone(&files.database)),
+            inputs: files.seen.inputs.clone(),
         };
         let loader = Loader { sources, started: files.node.clone(), state, memory: Mutex::new(memory) };
         let loaded = loader.compile(files, None, &Beliefs::new());
@@ -187,8 +190,15 @@ impl Loader {
 
     pub fn load(&self, previous: &Snapshot, beliefs: &Beliefs) -> Result<Loaded, Refused> {
         // Not held while reading: the loads of one loader follow one another anyhow.
-        let known = self.memory().database.clone();
-        let mut files = read(&self.sources, Some(&known))?;
+        let (known, inputs) = {
+            let memory = self.memory();
+            (memory.database.clone(), memory.inputs.clone())
+        };
+        let mut earlier = Seen::default();
+        earlier.note(inputs);
+        // A file with a fault may not tell any more what else to look at.
+        let mut files = read(&self.sources, Some(&known))
+            .map_err(|Refused { diagnostics, seen }| Refused { diagnostics, seen: seen.or(earlier) })?;
         files.warnings.extend(self.not_now(&files.node));
         Ok(self.compile(files, Some(previous), beliefs))
     }
@@ -197,6 +207,7 @@ impl Loader {
         let Files { zones, database, warnings, seen, .. } = files;
         let mut memory = self.memory();
         memory.database = (seen.databases.clone(), Arc::clone(&database));
+        memory.inputs = seen.inputs.clone();
         let mut serials = memory.serials.clone();
         let zones: Vec<Served> =
             zones.into_iter().map(|zone| Served { serial: serials.give(&zone), zone: Arc::new(zone) }).collect();
