@@ -79,6 +79,27 @@ fn explain_asks_the_running_server_first() {
 }
 
 #[test]
+fn explain_takes_the_files_that_are_named_though_a_server_answers() {
+    let files = Files::new(ZONE);
+    let node = files.serve();
+    files.put("meridian.toml", format!("[admin]\nlisten = \"{}\"\n", node.admin));
+    std::fs::create_dir(files.path("next")).unwrap();
+    files.put("next/stream.example.toml", ZONE.replace("192.0.2.21", "192.0.2.77"));
+    let explain = |more: &[&str]| {
+        let arguments = [&["explain", "live.stream.example", "--client", LONDON, "--json"], more].concat();
+        let json: Value = serde_json::from_str(&run(&files, &arguments).1).unwrap();
+        (json["basis"].clone(), json["answer"]["answer"][0].clone())
+    };
+    let answer = |address: &str| Value::from(format!("live.stream.example. 20 IN A {address}"));
+    assert_eq!(explain(&[]), ("server".into(), answer("192.0.2.21")));
+    assert_eq!(explain(&["--zones", "next"]), ("files".into(), answer("192.0.2.77")));
+    let bundled = concat!(env!("CARGO_MANIFEST_DIR"), "/geoip/world.mmdb");
+    assert_eq!(explain(&["--geoip", bundled]).0, "files");
+    let both = ["explain", "a", "--client", LONDON, "--zones", "next", "--server", "http://127.0.0.1:1"];
+    assert_eq!(run(&files, &both).0, 2, "one or the other");
+}
+
+#[test]
 fn explain_with_words_that_make_no_question_is_wrong_usage() {
     let files = Files::new(ZONE);
     for arguments in [

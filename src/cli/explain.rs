@@ -29,8 +29,8 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "ADDR|PREFIX")]
     client: String,
     /// Ask the server with this admin address, such as http://127.0.0.1:8053, and no files
-    /// [default: the one of meridian.toml; the files if it does not answer]
-    #[arg(long, value_name = "URL")]
+    /// [default: the one of meridian.toml; the files if it does not answer, or if --zones or --geoip is given]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["zones", "geoip"])]
     server: Option<String>,
     #[command(flatten)]
     files: FileArgs,
@@ -58,8 +58,12 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> io::Result<u8> {
     Ok(0)
 }
 
-/// From the running server, else from the files. Says why when there is none.
+/// From the running server, else from the files; from the files alone when they are named. Says why when there is none.
 fn explanation(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
+    // The server may have loaded others.
+    if args.files.zones.is_some() || !args.files.geoip.is_empty() {
+        return told_from_files(args, ask);
+    }
     let named = args.server.is_some();
     let base = args.server.clone().unwrap_or_else(|| {
         let (node, _, _) = load_node(args.files.config.as_deref());
@@ -74,6 +78,10 @@ fn explanation(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
         Err(AskError::Refused) => {}
         Err(error) => complain(&format!("{base}: {error}; computing from the files")),
     }
+    told_from_files(args, ask)
+}
+
+fn told_from_files(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
     from_files(args, ask)
         .map_err(|Refused { diagnostics, .. }| {
             complain_of(&diagnostics);
