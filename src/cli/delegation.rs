@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{FileArgs, complain, complain_of};
 use crate::config::settings::{NS_TTL, Zone};
 use crate::config::{load_node, load_zones};
+use crate::zone::rdata;
 
 /// NS and glue of one zone, as the parent should hold them (RFC 1034 §4.2.2).
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -44,7 +45,7 @@ pub fn delegation(zone: &Zone) -> Result<Delegation, Unreachable> {
                 rrset
                     .rdata
                     .iter()
-                    .filter_map(|rdata| address(rdata))
+                    .filter_map(|rdata| rdata::address(rdata))
                     .map(|address| format!("{name} {} IN {} {address}", rrset.ttl, rrset.rtype)),
             );
         }
@@ -56,14 +57,6 @@ pub fn delegation(zone: &Zone) -> Result<Delegation, Unreachable> {
         Ok(Delegation { zone: zone.name.to_string(), ns, glue })
     } else {
         Err(Unreachable(unreachable))
-    }
-}
-
-fn address(rdata: &[u8]) -> Option<std::net::IpAddr> {
-    match rdata.len() {
-        4 => <[u8; 4]>::try_from(rdata).ok().map(Into::into),
-        16 => <[u8; 16]>::try_from(rdata).ok().map(Into::into),
-        _ => None,
     }
 }
 

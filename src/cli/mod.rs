@@ -22,8 +22,8 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::config::settings::Overrides;
-use crate::config::{Diagnostic, load_node};
-use crate::control::load::{Sources, read_database};
+use crate::config::{Diagnostic, load_database, load_node};
+use crate::control::load::Sources;
 use crate::geo::compact;
 
 const LONG_VERSION: &str = concat!(
@@ -193,7 +193,7 @@ fn geoip(command: GeoipCommand, out: &mut dyn Write) -> io::Result<u8> {
     match command {
         GeoipCommand::Inspect { address, files, json } => {
             let (node, _, mut faults) = load_node(files.config.as_deref());
-            let database = read_database(&node.with(files.sources().flags));
+            let database = load_database(&node.with(files.sources().flags));
             match database.map_err(|more| faults.extend(more)) {
                 Ok(database) if !faults.iter().any(Diagnostic::is_error) => {
                     geoip::inspect(address, &database, json, out)

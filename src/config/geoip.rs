@@ -7,18 +7,21 @@ use super::settings::Node;
 use crate::geo::{Database, expand};
 
 /// Looked into when nothing else is said, and it is there.
-pub const DEFAULT_DIRECTORY: &str = "geoip";
+const DEFAULT_DIRECTORY: &str = "geoip";
 /// Prefixes placed by the operator, in a directory of databases.
 const OVERRIDES: &str = "overrides.toml";
+
+/// Where the databases of a node are looked for, whether anything is there or not.
+pub fn database_paths(node: &Node) -> Vec<PathBuf> {
+    node.geoip.clone().unwrap_or_else(|| vec![DEFAULT_DIRECTORY.into()])
+}
 
 /// Reads the databases of a node and its overrides, or the bundled one where it has none. Every fault of every file is
 /// told. Blocks for as long as reading takes: some seconds for a full City database.
 pub fn load_database(node: &Node) -> Result<Database, Vec<Diagnostic>> {
-    let paths = match &node.geoip {
-        Some(paths) => paths.clone(),
-        // What somebody wrote has to be there, this does not.
-        None => [PathBuf::from(DEFAULT_DIRECTORY)].into_iter().filter(|path| path.exists()).collect(),
-    };
+    let mut paths = database_paths(node);
+    // What somebody wrote has to be there, the default does not.
+    paths.retain(|path| node.geoip.is_some() || path.exists());
     let files = expand(&paths).map_err(|fault| vec![fault])?;
     let overrides = overrides(&paths).map_err(|fault| vec![*fault])?;
     match (&files[..], &overrides, paths.first()) {

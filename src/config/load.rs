@@ -14,6 +14,7 @@ use super::settings::Zone;
 use super::tree::{Placed, quoted_key};
 use super::zone_file::{self, Shared, ZoneFile};
 use crate::geo::Match;
+use crate::zone::rdata;
 
 /// A larger file is not read: a million records are some 50 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -207,8 +208,8 @@ fn delegation(parent: &Zone, child: &Zone) -> String {
     for server in child.ns.iter().filter(|server| child.name.zone_of(server)) {
         let addresses = |rtype: RecordType| -> Vec<String> {
             let rrset = child.records.iter().find(|r| r.owner == *server && r.rtype == rtype);
-            let rdata = rrset.into_iter().flat_map(|r| &r.rdata);
-            rdata.filter_map(|rdata| Some(format!("\"{}\"", address(rdata)?))).collect()
+            let all = rrset.into_iter().flat_map(|r| &r.rdata);
+            all.filter_map(|one| Some(format!("\"{}\"", rdata::address(one)?))).collect()
         };
         let types: Vec<String> = [("A", addresses(RecordType::A)), ("AAAA", addresses(RecordType::AAAA))]
             .into_iter()
@@ -220,11 +221,6 @@ fn delegation(parent: &Zone, child: &Zone) -> String {
         }
     }
     lines.join("\n")
-}
-
-fn address(rdata: &[u8]) -> Option<std::net::IpAddr> {
-    let v4 = <[u8; 4]>::try_from(rdata).map(Into::into);
-    v4.or_else(|_| <[u8; 16]>::try_from(rdata).map(Into::into)).ok()
 }
 
 /// Warnings about rules on what no loaded database knows: they never match. `knows` is

@@ -11,17 +11,13 @@ use tracing::warn;
 
 use super::serials::{Serials, open_state};
 use super::watch::Fingerprint;
+use crate::config::geoip::{database_paths, load_database};
 use crate::config::node::{self, load_node};
 use crate::config::settings::{Node, Overrides, Zone};
 use crate::config::{At, Diagnostic, geo_warnings, load_zones};
-use crate::geo::{Database, expand};
+use crate::geo::Database;
 use crate::snapshot::{Served, Snapshot};
 use crate::world::{Beliefs, verdict};
-
-/// Databases are looked for here when nothing else is said.
-const GEOIP: &str = "geoip";
-/// Prefixes placed by the operator, in a directory of databases.
-const OVERRIDES: &str = "overrides.toml";
 
 /// Where to read from: the configuration file, and the flags that beat it.
 #[derive(Clone, Debug, Default)]
@@ -91,14 +87,14 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
     let (node, shared, mut diagnostics) = load_node(sources.config.as_deref());
     let node = node.with(sources.flags.clone());
     seen.note([node.zones.clone()]);
-    seen.databases = seen.note(databases_of(&node));
+    seen.databases = seen.note(database_paths(&node));
 
     let zones = load_zones(std::slice::from_ref(&node.zones), &shared);
     diagnostics.extend(zones.diagnostics);
     seen.note(zones.named);
     let database = match known {
         Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
-        _ => read_database(&node).map(Arc::new),
+        _ => load_database(&node).map(Arc::new),
     };
     match database {
         Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
@@ -110,38 +106,6 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
             diagnostics.extend(faults);
             Err(Refused { diagnostics, seen })
         }
-    }
-}
-
-fn databases_of(node: &Node) -> Vec<PathBuf> {
-    node.geoip.clone().unwrap_or_else(|| vec![GEOIP.into()])
-}
-
-/// The databases that the settings name, which must hold something; without any, the bundled one will do.
-pub fn read_database(node: &Node) -> Result<Database, Vec<Diagnostic>> {
-    let named = node.geoip.is_some();
-    let paths: Vec<PathBuf> = databases_of(node).into_iter().filter(|path| named || path.exists()).collect();
-    let files = expand(&paths).map_err(|fault| vec![fault])?;
-    let overrides = overrides_of(&paths).map_err(|fault| vec![fault])?;
-    match (files.is_empty(), &overrides) {
-        (true, None) if named && !paths.is_empty() => Err(vec![
-            Diagnostic::error(At::start(&paths[0]), "no location database (*.mmdb) there")
-                .help("put one there, or leave `geoip` out to use the bundled database"),
-        ]),
-        (true, None) => Ok(Database::bundled()),
-        _ => Database::load(&files, overrides.as_deref()),
-    }
-}
-
-/// The one file of prefixes that the operator placed.
-fn overrides_of(paths: &[PathBuf]) -> Result<Option<PathBuf>, Diagnostic> {
-    let mut found = paths.iter().map(|path| path.join(OVERRIDES)).filter(|file| file.exists());
-    let (first, second) = (found.next(), found.next());
-    match (&first, second) {
-        (Some(first), Some(second)) => Err(Diagnostic::error(At::start(&second), "a second file of overrides")
-            .rule("one file holds all overrides")
-            .help(format!("move its entries to {}", first.display()))),
-        _ => Ok(first),
     }
 }
 

@@ -12,6 +12,8 @@ mod service;
 mod types;
 mod wire;
 
+use std::net::IpAddr;
+
 use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::{BinDecoder, Restrict};
 
@@ -21,6 +23,12 @@ pub use types::{mnemonic, mnemonics, record_type};
 
 /// RDLENGTH has 16 bits (RFC 1035 §3.2.1).
 const LONGEST: usize = 65_535;
+
+/// The address of an A or AAAA record, told apart by its length; `None` for data of other lengths.
+pub fn address(rdata: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(rdata).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(rdata).map(IpAddr::from)).ok()
+}
 
 /// Reads the data of one record; names are relative to `origin` unless they end in a dot.
 pub fn parse(rtype: RecordType, text: &str, origin: &Name) -> Result<Box<[u8]>, Fault> {
