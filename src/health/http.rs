@@ -1,7 +1,8 @@
 //! One HTTP/1.1 exchange over a stream that is already connected, and the connection kept for the next one.
 //!
 //! A response is judged by its status, then by its body when the check has `contains`. Bounded whatever the server
-//! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all of it by the probe's time-out.
+//! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all that comes, whatever it is, by the
+//! [`Meter`] and the probe's time-out.
 //!
 //! The kept connection is watched while idle: a server that is killed closes it, which is known at once, long before
 //! the next probe is due.
@@ -23,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::meter::Meter;
 use super::probe::Trouble;
 use crate::config::settings::HttpCheck;
 
@@ -50,6 +52,7 @@ pub(super) struct Kept {
     sender: SendRequest<Empty<Bytes>>,
     /// What has not been read of the last response, and how much more of it may come.
     rest: Option<(Incoming, usize)>,
+    meter: Meter,
     born: Instant,
 }
 
@@ -58,7 +61,7 @@ pub(super) struct Kept {
 pub(super) enum Gone {
     /// The server closed or reset it.
     Closed,
-    /// The last response is too long to read to its end.
+    /// The last response is too long to read to its end, or too much came after it.
     TooLong,
 }
 
@@ -78,19 +81,21 @@ impl Exchange {
         })
     }
 
-    /// Begins HTTP on a new stream.
+    /// Begins HTTP on a new stream: one that `meter` counts, or one that reads from such a one.
     pub(super) async fn open(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        meter: Meter,
     ) -> Result<Kept, Trouble> {
         let mut builder = Builder::new();
         builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| trouble(&error))?;
-        Ok(Kept { wire: Wire(Some(Box::pin(connection))), sender, rest: None, born: Instant::now() })
+        Ok(Kept { wire: Wire(Some(Box::pin(connection))), sender, rest: None, meter, born: Instant::now() })
     }
 
     /// Sends the request and judges the response. `Ok` is a good answer, with the connection when it can be kept.
     pub(super) async fn ask(&self, mut kept: Kept) -> Result<Option<Kept>, Trouble> {
+        kept.meter.reset();
         let wire = &mut kept.wire;
         wire.alongside(kept.sender.ready()).await.map_err(|error| trouble(&error))?;
         let response =
@@ -139,10 +144,12 @@ impl Kept {
     pub(super) async fn idle(&mut self) -> Gone {
         poll_fn(|cx| {
             let closed = self.wire.poll(cx).is_ready();
-            if let Some(gone) = self.drain(cx) {
-                return Poll::Ready(gone);
+            let gone = self.drain(cx).or(closed.then_some(Gone::Closed));
+            match gone {
+                None => Poll::Pending,
+                Some(_) if self.meter.is_used_up() => Poll::Ready(Gone::TooLong),
+                Some(gone) => Poll::Ready(gone),
             }
-            if closed { Poll::Ready(Gone::Closed) } else { Poll::Pending }
         })
         .await
     }
@@ -264,6 +271,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::health::meter::{MAX_WIRE, Metered};
 
     fn check() -> HttpCheck {
         HttpCheck { path: "/".into(), host: "live.stream.example".into(), status: vec![], contains: None }
@@ -273,7 +281,8 @@ mod tests {
     async fn asked(answer: &[u8]) -> (Option<Kept>, DuplexStream) {
         let exchange = Exchange::new(&check()).unwrap();
         let (ours, mut theirs) = duplex(1 << 20);
-        let kept = exchange.open(ours).await.unwrap();
+        let (ours, meter) = Metered::new(ours);
+        let kept = exchange.open(ours, meter).await.unwrap();
         let server = async {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -315,6 +324,54 @@ mod tests {
             let ended = tokio::time::timeout(Duration::from_secs(1), kept.unwrap().idle()).await.ok();
             assert_eq!(ended, gone, "{length} bytes");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_server_sends_before_an_answer_is_bounded() {
+        let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let blank = b"\r\n";
+        for (piece, cause) in [(&interim[..], "no whole answer in 512 KiB"), (&blank[..], "headers too long")] {
+            let exchange = Exchange::new(&check()).unwrap();
+            let (ours, mut theirs) = duplex(1024);
+            let (ours, meter) = Metered::new(ours);
+            let kept = exchange.open(ours, meter).await.unwrap();
+            let flood = async move {
+                let mut sent = 0;
+                while sent < 4 * MAX_WIRE && theirs.write_all(piece).await.is_ok() {
+                    sent += piece.len();
+                }
+                sent
+            };
+            let (answer, sent) = tokio::join!(exchange.ask(kept), flood);
+            let Err(Trouble::Hard(said) | Trouble::Closed(said)) = answer else { panic!("no failure") };
+            assert_eq!(&*said, cause);
+            assert!(sent <= MAX_WIRE + 64 * 1024 + 1024, "{sent} bytes taken");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_final_answer_counts_after_interim_ones_and_each_answer_is_metered_anew() {
+        let hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let mut answer = hint.repeat(MAX_WIRE / 3 * 2 / hint.len());
+        answer.extend(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let exchange = Exchange::new(&check()).unwrap();
+        let (ours, mut theirs) = duplex(1 << 20);
+        let (ours, meter) = Metered::new(ours);
+        let mut kept = exchange.open(ours, meter).await.unwrap();
+        for _ in 0..3 {
+            let (next, written) = tokio::join!(exchange.ask(kept), theirs.write_all(&answer));
+            written.unwrap();
+            kept = next.unwrap().expect("kept");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_body_that_is_long_on_the_wire_costs_the_connection() {
+        let (kept, mut server) = asked(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        let chunk = format!("{:04096}\r\n.\r\n", 1);
+        server.write_all(chunk.repeat(MAX_WIRE / 4096 + 17).as_bytes()).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(1), kept.unwrap().idle()).await.ok();
+        assert_eq!(ended, Some(Gone::TooLong));
     }
 
     #[tokio::test(start_paused = true)]

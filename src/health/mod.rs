@@ -11,7 +11,8 @@
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
 //! * `oversight`: the alarm for probes that have stopped.
-//! * `patience`: time-outs that forgive this machine's own lateness.
+//! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
+//! * `meter`: a bound on the bytes of one answer.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use crate::config::settings::Check;
 
 mod http;
+mod meter;
 mod oversight;
 mod patience;
 pub mod probe;

@@ -2,24 +2,41 @@
 //!
 //! When a machine is busy its timers fire late, and an answer that came in time may not have been read yet. A time-out
 //! that was noticed late is therefore extended by as much as it was late, at most to twice its length in all.
+//!
+//! Timers here ring whatever the server does. tokio lets a task take only so many steps before it must yield, and a
+//! server that always has one more byte to read takes them all; a plain timer of that task would then never be seen.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
+
+use tokio::task::coop::unconstrained;
 
 use tokio::time::{Instant, sleep_until};
 
 /// How late a timer may be on a machine that is well: tokio's timers have steps of 1 ms.
 const SLACK: Duration = Duration::from_millis(4);
 
+/// A timer that rings even when all else in its task never runs out of work.
+pub(super) fn alarm(at: Instant) -> impl Future<Output = ()> {
+    unconstrained(sleep_until(at))
+}
+
 /// Waits for `future`, for `patience` from the first poll. `None`: it gave nothing in that time; it can be polled on.
 pub(super) async fn patiently<F: Future + Unpin>(future: &mut F, patience: Duration) -> Option<F::Output> {
     let mut deadline = Instant::now() + patience;
     let mut extension = patience;
     loop {
-        tokio::select! {
-            biased;
-            output = &mut *future => return Some(output),
-            () = sleep_until(deadline) => {}
+        let mut alarm = pin!(alarm(deadline));
+        // Not `select!`: it looks at nothing, not even at the alarm, once the steps of the task are used up.
+        let output = poll_fn(|cx| match Pin::new(&mut *future).poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+        })
+        .await;
+        if output.is_some() {
+            return output;
         }
         let late = deadline.elapsed();
         if late <= SLACK || extension.is_zero() {
@@ -92,5 +109,37 @@ mod tests {
         send.send(7).unwrap();
         advance(PATIENCE * 100).await;
         assert_eq!(task.await.unwrap(), Some(7));
+    }
+
+    /// Never out of work, as a read of an endless stream.
+    async fn work() {
+        loop {
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    // Real time: the virtual clock stands still while there is work.
+    #[tokio::test]
+    async fn a_future_that_never_runs_out_of_work_is_silent_too() {
+        let start = Instant::now();
+        let mut task = tokio::spawn(async { patiently(&mut Box::pin(work()), PATIENCE).await });
+        let ended = tokio::time::timeout(Duration::from_secs(20), &mut task).await;
+        task.abort();
+        assert_eq!(ended.expect("the time-out passes").unwrap(), None);
+        assert!(start.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn an_alarm_rings_through_work() {
+        let mut task = tokio::spawn(async {
+            tokio::select! {
+                biased;
+                () = work() => {}
+                () = alarm(Instant::now() + PATIENCE) => {}
+            }
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(20), &mut task).await;
+        task.abort();
+        ended.expect("the alarm rings").unwrap();
     }
 }

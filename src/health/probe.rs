@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Target;
 use super::http::{Exchange, Kept};
+use super::meter::Metered;
 use super::tls::{self, Connectors};
 use crate::config::settings::CheckKind;
 
@@ -78,15 +79,17 @@ impl Probe {
                 Kind::Tcp => Ok(None),
                 Kind::Http(exchange) => {
                     drop(connecting);
-                    exchange.ask(exchange.open(stream).await?).await
+                    let (stream, meter) = Metered::new(stream);
+                    exchange.ask(exchange.open(stream, meter).await?).await
                 }
                 Kind::Https { exchange, connector, name } => {
+                    let (stream, meter) = Metered::new(stream);
                     let stream = connector.connect(name.clone(), stream).await.map_err(|error| match error.kind() {
                         io::ErrorKind::UnexpectedEof => Trouble::Closed("closed during the TLS handshake".into()),
                         _ => Trouble::of(&error),
                     })?;
                     drop(connecting);
-                    exchange.ask(exchange.open(stream).await?).await
+                    exchange.ask(exchange.open(stream, meter).await?).await
                 }
             }
         };

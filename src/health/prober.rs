@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::http::{Gone, Kept};
 use super::oversight::oversee;
-use super::patience::patiently;
+use super::patience::{alarm, patiently};
 use super::probe::{Outcome, Probe};
 use super::stats::{Kind, Stats, TargetStats, now};
 use super::tls::Connectors;
@@ -379,7 +379,7 @@ impl Watcher {
 
 async fn due(plan: Option<Plan>) {
     match plan {
-        Some(plan) => sleep_until(plan.at.into()).await,
+        Some(plan) => alarm(plan.at.into()).await,
         None => std::future::pending().await,
     }
 }

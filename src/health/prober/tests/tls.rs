@@ -8,16 +8,16 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::config::settings::PrivateCa;
 
-const HOST: &str = "live.stream.example";
+pub(super) const HOST: &str = "live.stream.example";
 
 /// A private CA for one test.
-struct Ca {
+pub(super) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     settings: Arc<PrivateCa>,
 }
 
 impl Ca {
-    fn new() -> Ca {
+    pub(super) fn new() -> Ca {
         Ca::named("our own CA")
     }
 
@@ -31,7 +31,7 @@ impl Ca {
         Ca { issuer: Issuer::new(params, key), settings: Arc::new(settings) }
     }
 
-    fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
+    pub(super) fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.into()]).unwrap();
         change(&mut params);
@@ -69,7 +69,7 @@ async fn https_server(acceptor: TlsAcceptor) -> (SocketAddr, mpsc::Receiver<(Str
     (address, seen)
 }
 
-fn https(address: SocketAddr, ca: Option<&Ca>) -> Target {
+pub(super) fn https(address: SocketAddr, ca: Option<&Ca>) -> Target {
     let http = HttpCheck { path: "/healthz".into(), host: HOST.into(), status: vec![], contains: Some("ok".into()) };
     let ca = ca.map(|ca| ca.settings.clone());
     // A handshake of a debug build on a busy machine takes its time.
