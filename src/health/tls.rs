@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use crate::config::settings::PrivateCa;
@@ -69,22 +69,90 @@ pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 
 /// What an I/O error of a TLS stream says, when TLS is what failed.
 pub(super) fn cause(error: &io::Error) -> Option<String> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(fault) => match fault {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "TLS: certificate expired".into(),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "TLS: certificate not valid yet".into()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "TLS: certificate is for another name".into()
-            }
-            CertificateError::UnknownIssuer => "TLS: certificate of an unknown issuer".into(),
-            CertificateError::BadSignature => "TLS: certificate with a wrong signature".into(),
-            other => format!("TLS: certificate: {other}"),
+    use rustls::Error::*;
+    let said = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        InvalidCertificate(fault) => match certificate(fault) {
+            Some(said) => said.into(),
+            None => format!("certificate: {fault}"),
         },
-        rustls::Error::AlertReceived(alert) => format!("TLS: alert {alert:?}"),
-        rustls::Error::InvalidMessage(_) => "TLS: the answer is not TLS".into(),
-        other => format!("TLS: {other}"),
+        NoCertificatesPresented => "the server presents no certificate".into(),
+        AlertReceived(alert) => match refusal(*alert) {
+            Some(said) => format!("alert {alert:?}: {said}"),
+            None => format!("alert {alert:?}"),
+        },
+        InvalidMessage(_) => "the answer is not TLS".into(),
+        PeerIncompatible(why) => format!("nothing in common with the server: {why:?}"),
+        PeerMisbehaved(why) => format!("the server breaks the protocol: {why:?}"),
+        PeerSentOversizedRecord => "the server breaks the protocol: a record is too long".into(),
+        other => other.to_string(),
+    };
+    Some(format!("TLS: {said}"))
+}
+
+/// What is wrong with a certificate, and how to mend what is not plain from that. `None`: nothing better than rustls's
+/// own words.
+fn certificate(fault: &CertificateError) -> Option<&'static str> {
+    use CertificateError::*;
+    Some(match fault {
+        Expired | ExpiredContext { .. } => "certificate expired",
+        NotValidYet | NotValidYetContext { .. } => "certificate not valid yet",
+        NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "certificate names no host; issue one with a subjectAltName"
+        }
+        NotValidForName | NotValidForNameContext { .. } => "certificate is for another name",
+        UnknownIssuer => "certificate of an unknown issuer",
+        BadSignature => "certificate with a wrong signature",
+        BadEncoding => "certificate is malformed",
+        Revoked => "certificate is revoked",
+        UnhandledCriticalExtension => UNKNOWN_EXTENSION,
+        InvalidPurpose | InvalidPurposeContext { .. } => {
+            "certificate is not for servers; issue one whose extendedKeyUsage has serverAuth"
+        }
+        UnsupportedSignatureAlgorithmContext { .. } | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "certificate signed by an algorithm that is not supported, SHA-1 for example"
+        }
+        Other(OtherError(fault)) => chain(fault.downcast_ref()?)?,
+        _ => return None,
+    })
+}
+
+const UNKNOWN_EXTENSION: &str = "certificate with a critical extension that is not supported";
+
+/// The faults that rustls has no words for.
+fn chain(fault: &webpki::Error) -> Option<&'static str> {
+    use webpki::Error::*;
+    Some(match fault {
+        CaUsedAsEndEntity => {
+            "the server presents a CA's own certificate; issue one for the server, marked CA:FALSE, and let `ca` name what signed it"
+        }
+        EndEntityUsedAsCa => "certificate signed by one that is no CA; issue it by a certificate marked CA:TRUE",
+        PathLenConstraintViolated => "more intermediate certificates than a CA of the chain allows (pathlen)",
+        NameConstraintViolation => "a CA of the chain may not issue for this name (nameConstraints)",
+        UnsupportedCertVersion => "certificate is not of X.509 version 3; issue one with a subjectAltName",
+        UnsupportedCriticalExtension => UNKNOWN_EXTENSION,
+        MaximumPathDepthExceeded
+        | MaximumPathBuildCallsExceeded
+        | MaximumSignatureChecksExceeded
+        | MaximumNameConstraintComparisonsExceeded => "certificate chain is too long or too tangled",
+        EmptyEkuExtension
+        | ExtensionValueInvalid
+        | InvalidNetworkMaskConstraint
+        | InvalidSerialNumber
+        | MalformedDnsIdentifier
+        | MalformedExtensions
+        | MalformedNameConstraint
+        | SignatureAlgorithmMismatch => "certificate is malformed",
+        _ => return None,
+    })
+}
+
+/// What a server means by an alert, where its name does not say it.
+fn refusal(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::HandshakeFailure => "no cipher suite, group or signature in common",
+        AlertDescription::ProtocolVersion => "the server wants neither TLS 1.2 nor 1.3",
+        AlertDescription::CertificateRequired => "the server asks for a client certificate, which probes do not have",
+        AlertDescription::NoApplicationProtocol => "the server does not offer HTTP/1.1",
+        _ => return None,
     })
 }

@@ -1,6 +1,8 @@
 //! HTTPS: certificates that are right and wrong, and what the server gets to see.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio_rustls::TlsAcceptor;
@@ -172,6 +174,42 @@ async fn an_unknown_ca_is_down_whether_we_trust_the_public_roots_or_another_priv
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![HOST.into()]).unwrap().self_signed(&key).unwrap();
     assert_eq!(shown(acceptor(certificate.der().clone(), key), Some(&ca)).await, unknown);
+}
+
+/// A certificate that signs itself, as the server's own and as `ca`.
+fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (Ca, TlsAcceptor) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![HOST.into()]).unwrap();
+    change(&mut params);
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let settings = PrivateCa { file: "ca.pem".into(), certificates: vec![certificate.to_vec()] };
+    let server = acceptor(certificate, KeyPair::from_pem(&key.serialize_pem()).unwrap());
+    (Ca { issuer: Issuer::new(params, key), settings: Arc::new(settings) }, server)
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_as_ca_is_good_unless_it_is_marked_as_a_ca() {
+    let (ca, server) = self_signed(|params| params.is_ca = IsCa::ExplicitNoCa);
+    assert_eq!(shown(server, Some(&ca)).await.0, Verdict::Up);
+    let (ca, server) = self_signed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let (verdict, cause) = shown(server, Some(&ca)).await;
+    assert_eq!(verdict, Verdict::Down);
+    assert_eq!(
+        cause,
+        "TLS: the server presents a CA's own certificate; issue one for the server, marked CA:FALSE, and let `ca` name \
+         what signed it"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_said_in_words() {
+    let ca = Ca::new();
+    let nameless = ca.sign(HOST, |params| params.subject_alt_names.clear());
+    let words = down("TLS: certificate names no host; issue one with a subjectAltName");
+    assert_eq!(shown(nameless, Some(&ca)).await, words);
+    let client = ca.sign(HOST, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let words = down("TLS: certificate is not for servers; issue one whose extendedKeyUsage has serverAuth");
+    assert_eq!(shown(client, Some(&ca)).await, words);
 }
 
 #[tokio::test]
