@@ -1,8 +1,8 @@
 //! One HTTP/1.1 exchange over a stream that is already connected, and the connection kept for the next one.
 //!
 //! A response is judged by its status, then by its body when the check has `contains`. Bounded whatever the server
-//! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all that comes, whatever it is, by the
-//! [`Meter`] and the probe's time-out.
+//! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all that comes, whatever it is, by
+//! the [`Meter`] and the probe's time-out.
 //!
 //! The kept connection is watched while idle: a server that is killed closes it, which is known at once, long before
 //! the next probe is due.

@@ -37,8 +37,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub(super) enum Trouble {
     Hard(Arc<str>),
-    /// The connection ended, or made no sense, before the answer was whole. On a kept connection it may have been closed
-    /// before the request was read.
+    /// The connection ended, or made no sense, before the answer was whole. On a kept connection it may have been
+    /// closed before the request was read.
     Closed(Arc<str>),
     Local(Arc<str>),
 }

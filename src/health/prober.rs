@@ -148,8 +148,9 @@ impl Prober {
         }
     }
 
-    /// The verdict of a target, in constant time. One that is not probed yet is believed down if its address is, by every other check of
-    /// that address: an edit of a check must not send viewers to a dead server until the new check has failed.
+    /// The verdict of a target, in constant time. One that is not probed yet is believed down if its address is, by
+    /// every other check of that address: an edit of a check must not send viewers to a dead server until the new check
+    /// has failed.
     pub fn believed(&self, target: &Target) -> Verdict {
         if let Some(running) = self.tasks.get(target) {
             return running.stats.verdict();
@@ -267,7 +268,8 @@ impl Watcher {
         loop {
             let plan = tracker.next();
             tokio::select! {
-                // What has come in counts before what is due: a busy machine must not take its own lateness for silence.
+                // What has come in counts before what is due: a busy machine must not take its own lateness for
+                // silence.
                 biased;
                 Some(landed) = flights.next(), if !flights.is_empty() => {
                     let (id, sample, rest) = match landed {

@@ -120,7 +120,8 @@ impl TargetStats {
         self.last_cause.load().as_ref().map(|cause| cause.to_string())
     }
 
-    /// Successful probes by duration: those of at most [`BUCKETS_US`]`[i]` and more than the bound before, then the rest.
+    /// Successful probes by duration: those of at most [`BUCKETS_US`]`[i]` and more than the bound before, then the
+    /// rest.
     pub fn buckets(&self) -> [u64; BUCKETS_US.len() + 1] {
         std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
     }

@@ -123,7 +123,8 @@ fn chain(fault: &webpki::Error) -> Option<&'static str> {
     use webpki::Error::*;
     Some(match fault {
         CaUsedAsEndEntity => {
-            "the server presents a CA's own certificate; issue one for the server, marked CA:FALSE, and let `ca` name what signed it"
+            "the server presents a CA's own certificate; issue one for the server, marked CA:FALSE, and let \
+             `ca` name what signed it"
         }
         EndEntityUsedAsCa => "certificate signed by one that is no CA; issue it by a certificate marked CA:TRUE",
         PathLenConstraintViolated => "more intermediate certificates than a CA of the chain allows (pathlen)",
