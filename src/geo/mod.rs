@@ -13,11 +13,14 @@ pub mod compare;
 pub mod countries;
 mod database;
 mod embedded;
+mod merge;
 mod mmdb;
 mod overrides;
 mod places;
 mod point;
 mod ranges;
+mod reading;
+mod record;
 mod schema;
 
 pub use atlas::{Atlas, CellId, Located};

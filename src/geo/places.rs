@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::database::{Database, Record};
+use super::database::Database;
 use super::embedded::{Located, family_of};
 use super::ranges::{self, Ranges, nest};
+use super::record::Record;
 use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
 
 /// Index into [`Places::list`].
