@@ -10,7 +10,7 @@ use meridian::config::{Loaded, load_node, load_zones};
 const FILE: &str = "tests/config/node/meridian.toml";
 
 fn zones() -> Loaded {
-    let (node, shared, faults) = load_node(Some(Path::new(FILE)));
+    let (node, shared, faults) = load_node(Some(Path::new(FILE))).unwrap();
     assert_eq!(faults, []);
     let loaded = load_zones(&[node.zones], &shared);
     assert_eq!(loaded.diagnostics, []);
@@ -19,7 +19,7 @@ fn zones() -> Loaded {
 
 #[test]
 fn a_node_is_what_its_file_says_with_paths_beside_it() {
-    let (node, shared, faults) = load_node(Some(Path::new(FILE)));
+    let (node, shared, faults) = load_node(Some(Path::new(FILE))).unwrap();
     assert_eq!(faults, []);
     let expected = Node {
         listen: vec!["127.0.0.1:5353".parse().unwrap(), "[::1]:5353".parse().unwrap()],
@@ -50,7 +50,7 @@ fn without_a_file_everything_has_a_default() {
 
 #[test]
 fn flags_beat_the_file_and_silence_leaves_it() {
-    let (node, ..) = load_node(Some(Path::new(FILE)));
+    let (node, ..) = load_node(Some(Path::new(FILE))).unwrap();
     assert_eq!(node.clone().with(Overrides::default()), node);
     let flags = Overrides {
         listen: vec!["0.0.0.0:53".parse().unwrap()],
@@ -66,8 +66,12 @@ fn flags_beat_the_file_and_silence_leaves_it() {
 
 #[test]
 fn a_named_file_that_is_not_there_is_an_error() {
-    let (_, _, faults) = load_node(Some(Path::new("tests/config/node/missing.toml")));
-    assert!(faults.iter().any(|fault| fault.is_error()));
+    let missing = "tests/config/node/missing.toml";
+    assert!(load_node(Some(Path::new(missing))).unwrap_err().is_error());
+    let (code, out) = run(&[], Some(missing), false);
+    assert_eq!(code, 1);
+    assert!(out.starts_with(&format!("{missing}:1:1: cannot be read: ")), "{out}");
+    assert_eq!(out.lines().skip(1).collect::<Vec<_>>(), ["0 zones, 1 error, 0 warnings"], "no word on other files");
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn the_example_of_the_docs_is_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("meridian.toml");
     std::fs::write(&file, example).unwrap();
-    let (node, shared, faults) = load_node(Some(&file));
+    let (node, shared, faults) = load_node(Some(&file)).unwrap();
     assert_eq!(faults, []);
     assert_eq!((node.listen.len(), node.zones), (2, dir.path().join("zones")));
     assert_eq!(node.tcp, TcpLimits::default(), "the example shows the defaults");

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::config::{Diagnostic, geo_warnings, load_database, load_node, load_zones};
+use crate::config::settings::Node;
+use crate::config::{Diagnostic, Shared, geo_warnings, load_database, load_node, load_zones};
 
 /// Checks the node's file, its location databases and overrides, and the zones of `paths` (files or directories), by
 /// default the node's own zones.
@@ -13,14 +14,10 @@ use crate::config::{Diagnostic, geo_warnings, load_database, load_node, load_zon
 /// `config` is the node's file; without it `meridian.toml`, if that is there. Prints all diagnostics and a line that
 /// counts them, as JSON when asked. The exit code is 1 when there is an error, else 0. Errors are those of `out`.
 pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
-    let (node, shared, mut diagnostics) = load_node(config);
-    let own = std::slice::from_ref(&node.zones);
-    let loaded = load_zones(if paths.is_empty() { own } else { paths }, &shared);
-    diagnostics.extend(loaded.diagnostics);
-    diagnostics.extend(match load_database(&node) {
-        Ok(database) => geo_warnings(&loaded.zones, |rule| database.knows(rule)),
-        Err(faults) => faults,
-    });
+    let (files, mut diagnostics) = match load_node(config) {
+        Ok((node, shared, faults)) => all_of(&node, &shared, paths, faults),
+        Err(fault) => (0, vec![*fault]),
+    };
     // A shared region is judged with every zone that uses it.
     diagnostics.sort();
     diagnostics.dedup();
@@ -28,17 +25,28 @@ pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn W
     let warnings = diagnostics.len() - errors;
     if json {
         let list: Vec<_> = diagnostics.iter().map(as_json).collect();
-        let all = json!({ "zones": loaded.files, "errors": errors, "warnings": warnings, "diagnostics": list });
+        let all = json!({ "zones": files, "errors": errors, "warnings": warnings, "diagnostics": list });
         writeln!(out, "{all:#}")?;
     } else {
         for diagnostic in &diagnostics {
             writeln!(out, "{diagnostic}")?;
         }
-        let (zones, errors, warnings) =
-            (count(loaded.files, "zone"), count(errors, "error"), count(warnings, "warning"));
+        let (zones, errors, warnings) = (count(files, "zone"), count(errors, "error"), count(warnings, "warning"));
         writeln!(out, "{zones}, {errors}, {warnings}")?;
     }
     Ok(u8::from(errors > 0))
+}
+
+/// How many zone files there are, and all faults.
+fn all_of(node: &Node, shared: &Shared, paths: &[PathBuf], mut faults: Vec<Diagnostic>) -> (usize, Vec<Diagnostic>) {
+    let own = std::slice::from_ref(&node.zones);
+    let loaded = load_zones(if paths.is_empty() { own } else { paths }, shared);
+    faults.extend(loaded.diagnostics);
+    faults.extend(match load_database(node) {
+        Ok(database) => geo_warnings(&loaded.zones, |rule| database.knows(rule)),
+        Err(more) => more,
+    });
+    (loaded.files, faults)
 }
 
 fn count(n: usize, word: &str) -> String {

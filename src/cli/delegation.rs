@@ -79,7 +79,13 @@ pub fn run(args: &DelegationArgs, out: &mut dyn Write) -> io::Result<u8> {
         return Ok(2);
     };
     name.set_fqdn(true);
-    let (node, shared, mut diagnostics) = load_node(args.files.config.as_deref());
+    let (node, shared, mut diagnostics) = match load_node(args.files.config.as_deref()) {
+        Ok(read) => read,
+        Err(fault) => {
+            complain_of(&[*fault]);
+            return Ok(1);
+        }
+    };
     let node = node.with(args.files.sources().flags);
     let zones = load_zones(&[node.zones], &shared);
     diagnostics.extend(zones.diagnostics);

@@ -65,10 +65,16 @@ fn explanation(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
         return told_from_files(args, ask);
     }
     let named = args.server.is_some();
-    let base = args.server.clone().unwrap_or_else(|| {
-        let (node, _, _) = load_node(args.files.config.as_deref());
-        format!("http://{}", node.admin)
-    });
+    let base = match &args.server {
+        Some(base) => base.clone(),
+        None => match load_node(args.files.config.as_deref()) {
+            Ok((node, _, _)) => format!("http://{}", node.admin),
+            Err(fault) => {
+                complain_of(&[*fault]);
+                return None;
+            }
+        },
+    };
     match from_server(args, &base) {
         Ok(explanation) => return Some(explanation),
         Err(error) if named => {

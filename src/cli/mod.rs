@@ -192,7 +192,13 @@ pub fn run() -> ExitCode {
 fn geoip(command: GeoipCommand, out: &mut dyn Write) -> io::Result<u8> {
     match command {
         GeoipCommand::Inspect { address, files, json } => {
-            let (node, _, mut faults) = load_node(files.config.as_deref());
+            let (node, _, mut faults) = match load_node(files.config.as_deref()) {
+                Ok(read) => read,
+                Err(fault) => {
+                    complain_of(&[*fault]);
+                    return Ok(1);
+                }
+            };
             let database = load_database(&node.with(files.sources().flags));
             match database.map_err(|more| faults.extend(more)) {
                 Ok(database) if !faults.iter().any(Diagnostic::is_error) => {

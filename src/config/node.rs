@@ -46,17 +46,16 @@ fn known(address: &str) -> SocketAddr {
 /// Reads `file`; without one [`DEFAULT_FILE`], if that is there, and the defaults otherwise. Blocks on the file system.
 ///
 /// Relative paths count from the directory of the file. The diagnostics come in the order of the text; when one of
-/// them is an error, settings and shared parts are not to be used.
-pub fn load_node(file: Option<&Path>) -> (Node, Shared, Vec<Diagnostic>) {
+/// them is an error, settings and shared parts are not to be used. A file that cannot be read at all is the error: then
+/// nobody knows which other files are meant.
+pub fn load_node(file: Option<&Path>) -> Result<(Node, Shared, Vec<Diagnostic>), Box<Diagnostic>> {
     let path = match file {
         Some(path) => path,
         None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
-        None => return (Node::default(), Shared::default(), Vec::new()),
+        None => return Ok((Node::default(), Shared::default(), Vec::new())),
     };
-    match load::read(path) {
-        Ok((text, _)) => read(path, text),
-        Err(fault) => (Node::default(), Shared::default(), vec![*fault]),
-    }
+    let (text, _) = load::read(path)?;
+    Ok(read(path, text))
 }
 
 fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {

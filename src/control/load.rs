@@ -84,7 +84,10 @@ pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> 
     let mut seen = Seen::default();
     // Looked at before it is read, also where it is not there yet.
     seen.note([sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into())]);
-    let (node, shared, mut diagnostics) = load_node(sources.config.as_deref());
+    let (node, shared, mut diagnostics) = match load_node(sources.config.as_deref()) {
+        Ok(read) => read,
+        Err(fault) => return Err(Refused { diagnostics: vec![*fault], seen }),
+    };
     let node = node.with(sources.flags.clone());
     seen.note([node.zones.clone()]);
     seen.databases = seen.note(database_paths(&node));
