@@ -1,12 +1,13 @@
 //! A whole node: from files to answers, and to its end.
 //!
-//! The order of the start: files are read and checked, sockets are bound, the first snapshot is compiled with nothing
-//! believed, every server is probed once, and only then queries are read from the sockets. What arrives before waits in
+//! The order of the start: the node's own file is read, sockets are bound, so that a port in use is known at once, the
+//! other files are read and checked, the first snapshot is compiled with nothing believed, every server is probed once, and only then queries are read from the sockets. What arrives before waits in
 //! the kernel, so the first answer already knows which servers are down.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
@@ -22,12 +23,12 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::Node as Settings;
-use crate::control::load::{Loaded, Loader, Refused, Sources, read};
+use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
 use crate::health::{Prober, Verdict};
 use crate::server::counters::Ledger;
-use crate::server::{self, BindError, Running};
+use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
 use crate::world::World;
 
@@ -90,17 +91,18 @@ pub struct Node {
 /// do; when `stop` is cancelled meanwhile, the node stops as soon as it is there.
 pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) -> Result<Node, StartError> {
     let started = SystemTime::now();
-    let files = blocking({
+    let refused = |Refused { diagnostics, .. }| StartError::Refused(diagnostics);
+    let own = blocking({
         let sources = sources.clone();
-        move || read(&sources, None)
+        move || NodeFile::read(&sources)
     })
     .await?
-    .map_err(|Refused { diagnostics, .. }| StartError::Refused(diagnostics))?;
-    let Settings { listen, workers, tcp, admin: admin_address, .. } = files.node.clone();
-    let workers = workers.map_or_else(|| available_parallelism().map_or(1, usize::from), |n| usize::from(n.get()));
-    let sockets = server::bind(&listen, workers).map_err(StartError::Bind)?;
-    let listener =
-        TcpListener::bind(admin_address).await.map_err(|cause| StartError::Admin { address: admin_address, cause })?;
+    .map_err(refused)?;
+    let Settings { listen, workers, tcp, admin: admin_address, .. } = own.node.clone();
+    // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
+    let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
+    let files = blocking(move || own.load(None)).await?.map_err(refused)?;
+    let (sockets, listener) = bound.expect("a node file that is not sound was refused just now");
     let admin_address = listener.local_addr().map_err(StartError::System)?;
 
     let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files)).await?;
@@ -172,6 +174,17 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     );
     drop(now);
     Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http })
+}
+
+async fn bind(
+    listen: &[SocketAddr],
+    workers: Option<NonZeroU16>,
+    admin: SocketAddr,
+) -> Result<(Sockets, TcpListener), StartError> {
+    let workers = workers.map_or_else(|| available_parallelism().map_or(1, usize::from), |n| usize::from(n.get()));
+    let sockets = server::bind(listen, workers).map_err(StartError::Bind)?;
+    let listener = TcpListener::bind(admin).await.map_err(|cause| StartError::Admin { address: admin, cause })?;
+    Ok((sockets, listener))
 }
 
 impl Node {

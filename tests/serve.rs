@@ -163,6 +163,11 @@ fn a_port_in_use_ends_the_start_and_is_named() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         assert!(told.contains(&format!("cannot listen on {named}")) && told.contains("help: "), "{told}");
     }
+    // Known before any other file is looked at.
+    files.put("zones/stream.example.toml", "zone =");
+    let output = files.command(&["serve", "--listen", &dns.0.to_string()]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with(&format!("meridian: cannot listen on {}", dns.0)), "{told}");
 }
 
 #[test]

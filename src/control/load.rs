@@ -4,8 +4,10 @@
 //! fault of every file in the refusal. Blocks on the file system and computes for up to seconds, so the control loop runs
 //! it on a thread of its own.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use tracing::warn;
 
@@ -14,7 +16,7 @@ use super::watch::Fingerprint;
 use crate::config::geoip::{database_paths, load_database};
 use crate::config::node::{self, load_node};
 use crate::config::settings::{Node, Overrides, Zone};
-use crate::config::{At, Diagnostic, geo_warnings, load_zones};
+use crate::config::{At, Diagnostic, Shared, geo_warnings, load_zones};
 use crate::geo::Database;
 use crate::snapshot::{Served, Snapshot};
 use crate::world::{Beliefs, verdict};
@@ -79,37 +81,64 @@ pub struct Loaded {
 /// A way to load anew, given the snapshot to follow and what is believed of targets.
 pub type Load = Arc<dyn Fn(&Snapshot, &Beliefs) -> Result<Loaded, Refused> + Send + Sync>;
 
-/// Reads everything. `known`: databases read before, taken again when their files are as they were.
-pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> Result<Files, Refused> {
-    let mut seen = Seen::default();
-    // Looked at before it is read, also where it is not there yet.
-    seen.note([sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into())]);
-    let (node, shared, mut diagnostics) = match load_node(sources.config.as_deref()) {
-        Ok(read) => read,
-        Err(fault) => return Err(Refused { diagnostics: vec![*fault], seen }),
-    };
-    let node = node.with(sources.flags.clone());
-    seen.note([node.zones.clone()]);
-    seen.databases = seen.note(database_paths(&node));
+/// The node's own file, read; of the files that it names none is yet.
+pub struct NodeFile {
+    pub node: Node,
+    shared: Shared,
+    diagnostics: Vec<Diagnostic>,
+    seen: Seen,
+}
 
-    let zones = load_zones(std::slice::from_ref(&node.zones), &shared);
-    diagnostics.extend(zones.diagnostics);
-    seen.note(zones.named);
-    let database = match known {
-        Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
-        _ => load_database(&node).map(Arc::new),
-    };
-    match database {
-        Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
-            diagnostics.extend(geo_warnings(&zones.zones, |rule| database.knows(rule)));
-            Ok(Files { node, zones: zones.zones, database, warnings: diagnostics, seen })
-        }
-        Ok(_) => Err(Refused { diagnostics, seen }),
-        Err(faults) => {
-            diagnostics.extend(faults);
-            Err(Refused { diagnostics, seen })
+impl NodeFile {
+    pub fn read(sources: &Sources) -> Result<NodeFile, Refused> {
+        let mut seen = Seen::default();
+        // Looked at before it is read, also where it is not there yet.
+        seen.note([sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into())]);
+        match load_node(sources.config.as_deref()) {
+            Ok((node, shared, diagnostics)) => {
+                Ok(NodeFile { node: node.with(sources.flags.clone()), shared, diagnostics, seen })
+            }
+            Err(fault) => Err(Refused { diagnostics: vec![*fault], seen }),
         }
     }
+
+    /// Whether its settings can be used; when not, [`NodeFile::load`] refuses, with the faults of all files.
+    pub fn is_sound(&self) -> bool {
+        !self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
+    /// Reads all the rest. `known`: databases read before, taken again when their files are as they were.
+    pub fn load(self, known: Option<&(Fingerprint, Arc<Database>)>) -> Result<Files, Refused> {
+        let NodeFile { node, shared, mut diagnostics, mut seen } = self;
+        seen.note([node.zones.clone()]);
+        seen.databases = seen.note(database_paths(&node));
+        let (zones, database) = thread::scope(|scope| {
+            let zones = scope.spawn(|| load_zones(std::slice::from_ref(&node.zones), &shared));
+            let database = match known {
+                Some((fingerprint, database)) if *fingerprint == seen.databases => Ok(Arc::clone(database)),
+                _ => load_database(&node).map(Arc::new),
+            };
+            (zones.join().unwrap_or_else(|panic| resume_unwind(panic)), database)
+        });
+        diagnostics.extend(zones.diagnostics);
+        seen.note(zones.named);
+        match database {
+            Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
+                diagnostics.extend(geo_warnings(&zones.zones, |rule| database.knows(rule)));
+                Ok(Files { node, zones: zones.zones, database, warnings: diagnostics, seen })
+            }
+            Ok(_) => Err(Refused { diagnostics, seen }),
+            Err(faults) => {
+                diagnostics.extend(faults);
+                Err(Refused { diagnostics, seen })
+            }
+        }
+    }
+}
+
+/// Reads everything, as [`NodeFile::load`] does.
+pub fn read(sources: &Sources, known: Option<&(Fingerprint, Arc<Database>)>) -> Result<Files, Refused> {
+    NodeFile::read(sources)?.load(known)
 }
 
 /// Loads again and again from the same sources, with serials that never go back.
