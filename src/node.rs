@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
@@ -106,9 +106,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let admin_address = listener.local_addr().map_err(StartError::System)?;
 
     let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files)).await?;
-    for warning in &warnings {
-        warn!("{warning}");
-    }
+    warnings.iter().for_each(control::log);
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
     let mut prober = Prober::new(verdict_sender);

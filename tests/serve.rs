@@ -73,6 +73,23 @@ fn a_private_ca_that_was_broken_and_is_mended_is_noticed() {
 }
 
 #[test]
+fn a_warning_is_one_line_of_the_log_with_its_place_as_a_field() {
+    let files = Files::new(&ZONE.replace("a    = [\"192.0.2.11\"]", "aaaa = [\"2001:db8::11\"]"));
+    let (dns, admin) = (free_address(), free_address());
+    let arguments = ["serve", "--listen", &dns.to_string(), "--admin", &admin.to_string()];
+    let child = files.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut node = Node::unheard(child, dns, admin);
+    node.wait_for_answer(LONDON, "192.0.2.21");
+    node.signal("TERM");
+    let log = std::io::read_to_string(node.child.stderr.take().unwrap()).unwrap();
+    let (lines, warnings): (Vec<&str>, Vec<&str>) =
+        (log.lines().collect(), log.lines().filter(|line| line.contains(" WARN ")).collect());
+    assert!(lines.iter().all(|line| line.contains("Z  INFO ") || line.contains("Z  WARN ")), "{log}");
+    assert!(warnings.len() == 2 && !log.contains("warning:"), "{log}");
+    assert!(warnings.iter().all(|line| line.contains(" at=zones/stream.example.toml:") && line.contains(" help=")));
+}
+
+#[test]
 fn sighup_reloads_without_any_change() {
     let files = Files::new(ZONE);
     let node = files.serve();
@@ -92,7 +109,9 @@ fn a_broken_file_is_refused_with_its_place_and_the_old_answers_serve_on() {
     );
     node.wait_for_metric(REFUSED, 1.0);
     node.wait_for_log("reload refused; what was loaded before serves on");
-    assert!(node.log().contains("zones/stream.example.toml:10:1: "), "{}", node.log());
+    let fault = node.wait_for_log("unknown key `nere`");
+    assert_eq!((&fault["level"], &fault["at"]), (&json!("ERROR"), &json!("zones/stream.example.toml:10:1")));
+    assert!(fault["help"].is_string(), "{fault}");
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
     // One bad file holds back the good ones too.
     files.put("zones/other.toml", "zone = \"other.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n");

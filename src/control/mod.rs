@@ -187,22 +187,14 @@ impl Control {
         self.parts.watcher.watch(seen.inputs, seen.fingerprint);
         let generation = self.publish(snapshot);
         self.parts.tally.reloads_done.fetch_add(1, Relaxed);
-        for warning in &warnings {
-            warn!("{warning}");
-        }
+        warnings.iter().for_each(log);
         info!(generation, zones = self.parts.published.load().zones().len(), "reloaded");
         generation
     }
 
     fn refuse(&mut self, refused: Refused) -> Vec<Diagnostic> {
         self.parts.tally.reloads_refused.fetch_add(1, Relaxed);
-        for diagnostic in &refused.diagnostics {
-            if diagnostic.is_error() {
-                error!("{diagnostic}");
-            } else {
-                warn!("{diagnostic}");
-            }
-        }
+        refused.diagnostics.iter().for_each(log);
         error!("reload refused; what was loaded before serves on");
         self.parts.watcher.watch(refused.seen.inputs, refused.seen.fingerprint);
         refused.diagnostics
@@ -229,6 +221,17 @@ async fn job(job: &mut Option<JoinHandle<Result<Loaded, Refused>>>) -> Result<Re
     match job {
         Some(job) => job.await,
         None => std::future::pending().await,
+    }
+}
+
+/// One line, its level that of the diagnostic.
+pub fn log(diagnostic: &Diagnostic) {
+    let Diagnostic { at, what, rule, help, .. } = diagnostic;
+    let (rule, help) = (rule.as_deref(), help.as_deref());
+    if diagnostic.is_error() {
+        error!(%at, rule, help, "{what}");
+    } else {
+        warn!(%at, rule, help, "{what}");
     }
 }
 
