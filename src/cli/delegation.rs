@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::str::FromStr;
 
 use clap::Args;
 use hickory_proto::rr::{Name, RecordType};
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::{FileArgs, complain, complain_of};
 use crate::config::settings::{NS_TTL, Zone};
-use crate::config::{load_node, load_zones};
+use crate::config::{load_node, load_zones, names};
 use crate::zone::rdata;
 
 /// NS and glue of one zone, as the parent should hold them (RFC 1034 §4.2.2).
@@ -74,11 +73,13 @@ pub struct DelegationArgs {
 /// Gives the exit code: 1 when there is no such zone or its delegation would be lame, 2 when the zone is no name.
 /// Errors are those of `out`.
 pub fn run(args: &DelegationArgs, out: &mut dyn Write) -> io::Result<u8> {
-    let Ok(mut name) = Name::from_str(&args.zone) else {
-        complain(&format!("{:?} is no domain name", args.zone));
-        return Ok(2);
+    let name = match names::absolute(&args.zone) {
+        Ok(name) => name,
+        Err(fault) => {
+            complain(&format!("{:?} is no domain name: {fault}", args.zone));
+            return Ok(2);
+        }
     };
-    name.set_fqdn(true);
     let (node, shared, mut diagnostics) = match load_node(args.files.config.as_deref()) {
         Ok(read) => read,
         Err(fault) => {
@@ -113,6 +114,8 @@ pub fn run(args: &DelegationArgs, out: &mut dyn Write) -> io::Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
     use crate::config::Shared;
 

@@ -11,13 +11,13 @@
 pub mod diagnostic;
 pub mod geoip;
 pub mod load;
+pub mod names;
 pub mod node;
 pub mod settings;
 
 mod aliases;
 mod check;
 mod from;
-mod names;
 mod records;
 mod region;
 mod rules;

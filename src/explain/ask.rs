@@ -15,6 +15,7 @@ use super::{
 };
 use crate::answer::trace::{Choosing, Given, Standing, Steered, trace};
 use crate::answer::{self, Client, Outcome, Transport};
+use crate::config::names;
 use crate::config::settings::{self, Family, Policy, Zone};
 use crate::geo::{Database, Told};
 use crate::health::Verdict;
@@ -36,12 +37,7 @@ pub struct Ask {
 impl Ask {
     /// Reads the words of a command line or a URL. The error says which word is wrong and what it should be.
     pub fn read(name: &str, rtype: &str, client: &str) -> Result<Ask, String> {
-        let name = Name::from_str(name)
-            .map(|mut name| {
-                name.set_fqdn(true);
-                name
-            })
-            .map_err(|error| format!("{name:?} is no domain name: {error}"))?;
+        let name = names::absolute(name).map_err(|fault| format!("{name:?} is no domain name: {fault}"))?;
         let rtype = record_type(rtype).ok_or_else(|| format!("{rtype:?} is no record type, such as A, AAAA or TXT"))?;
         let client = (client.parse::<IpNet>().map(|prefix| prefix.trunc()))
             .or_else(|_| client.parse::<IpAddr>().map(IpNet::from))
@@ -481,6 +477,11 @@ mod tests {
             let error = Ask::read(name, rtype, client).unwrap_err();
             assert!(error.contains(wrong), "{error}");
         }
+        assert_eq!(
+            Ask::read(r"\000\255.z.example", "A", RULED).unwrap().name.iter().next(),
+            Some(&b"\x00\xff"[..]),
+            "as zone files write names"
+        );
         assert_eq!(Ask::read("a.example", "TYPE65", RULED), Ask::read("A.example.", "https", RULED));
         assert_eq!(Ask::read("a.", "A", "192.0.2.77/24"), Ask::read("a", "A", "192.0.2.0/24"), "host bits are cut off");
     }
