@@ -145,7 +145,8 @@ fn introduction(node: &Node, stage: &Stage) -> Vec<String> {
         "curl -X POST http://{}/demo/kill/london    # or hang, fail, revive; /1 or /2 behind it: one server",
         node.admin
     ));
-    let program = std::env::args().next().unwrap_or_else(|| "meridian".to_owned());
+    let program = std::env::args_os().next().unwrap_or_else(|| "meridian".into());
+    let program = program.to_string_lossy();
     lines.push(format!("{program} explain {STREAM} --client 81.2.69.0/24 --server http://{}", node.admin));
     lines
 }
@@ -179,15 +180,11 @@ async fn tell(node: &Node, play: &Play, stop: &CancellationToken) -> io::Result<
             if let (Some(last), Some(now)) = (last, now)
                 && last != now
             {
-                writeln!(
-                    out,
-                    "{} ({}): {} -> {}  {}",
-                    viewer.city,
-                    viewer.network,
-                    last.region,
-                    now.region,
-                    now.addresses.join(" ")
-                )?;
+                let to = match last.region == now.region {
+                    true => format!("{}, other addresses", now.region),
+                    false => format!("{} -> {}", last.region, now.region),
+                };
+                writeln!(out, "{} ({}): {to}  {}", viewer.city, viewer.network, now.addresses.join(" "))?;
             }
         }
         for line in play.news() {
