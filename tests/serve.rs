@@ -109,7 +109,7 @@ fn a_broken_file_is_refused_with_its_place_and_the_old_answers_serve_on() {
     );
     node.wait_for_metric(REFUSED, 1.0);
     node.wait_for_log("reload refused; what was loaded before serves on");
-    let fault = node.wait_for_log("unknown key `nere`");
+    let fault = node.wait_for_log("unknown key `nere` in [region.eu]");
     assert_eq!((&fault["level"], &fault["at"]), (&json!("ERROR"), &json!("zones/stream.example.toml:10:1")));
     assert!(fault["help"].is_string(), "{fault}");
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
