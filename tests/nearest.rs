@@ -79,6 +79,9 @@ fn clients(database: &Path, stride: usize) -> Vec<Client> {
         };
         let key = maxminddb::PathElement::Key;
         let coordinate = |name| network.decode_path::<f64>(&[key("location"), key(name)]).ok().flatten();
+        // A client of whom only the country is known is placed among its people, not where the record says.
+        let radius: Option<u16> = network.decode_path(&[key("location"), key("accuracy_radius")]).unwrap();
+        let is_kept = is_kept && radius.is_none_or(|km| km < 500);
         let (true, Some(lat), Some(lon)) = (is_kept, coordinate("latitude"), coordinate("longitude")) else { continue };
         let mut by_distance: Vec<(f64, u8)> =
             REGIONS.map(|(_, rlat, rlon, octet)| (distance((lat, lon), (rlat, rlon)), octet)).to_vec();
