@@ -4,7 +4,6 @@
 
 test: tools lint
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --all-targets; fi
-	cargo test --doc
 
 lint:
 	cargo fmt --check
