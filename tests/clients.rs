@@ -1,5 +1,7 @@
 //! Real DNS clients against the sockets: dig, kdig, Unbound and dnsperf, over UDP and TCP.
 
+mod ports;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -58,7 +60,7 @@ impl Server {
         let snapshot = Snapshot::compile(zones, &Arc::new(Database::empty()), |_| Verdict::Up, None);
         let ledger = Ledger::default();
         ledger.adopt(snapshot.counters());
-        let sockets = server::bind(&["127.0.0.1:0".parse().unwrap()], 2).unwrap();
+        let sockets = server::bind(&[ports::free_address()], 2).unwrap();
         let (address, shutdown) = (sockets.addresses()[0], CancellationToken::new());
         let runtime = Runtime::new().unwrap();
         let _entered = runtime.enter();

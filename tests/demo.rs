@@ -11,7 +11,8 @@ use serde_json::Value;
 #[test]
 fn killing_and_reviving_a_region_moves_the_answers_of_its_viewers() {
     let files = Files::new(ZONE);
-    let mut command = files.command(&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json"]);
+    let listen = node::free_address().to_string();
+    let mut command = files.command(&["demo", "--listen", &listen, "--admin", "127.0.0.1:0", "--log", "json"]);
     command.stdout(Stdio::piped());
     let mut node = Node::start(command);
     let mut told = BufReader::new(node.child.stdout.take().unwrap()).lines();

@@ -5,6 +5,8 @@
 //! hundreds of networks spread over the whole database. Set `MERIDIAN_CITY_DB` to a full City database to hold that to
 //! the same standard.
 
+mod ports;
+
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use meridian::config::settings::TcpLimits;
 use meridian::config::{Shared, load_zones};
 use meridian::geo::Database;
 use meridian::health::{Target, Verdict};
-use meridian::server::{self, Sockets};
+use meridian::server;
 use meridian::snapshot::{Published, Served, Snapshot, TargetId};
 
 /// Name, latitude, longitude, last octet of its one address.
@@ -130,7 +132,7 @@ fn dig_gets_the_nearest(database: &Path, stride: usize) {
     let prefixes: Vec<&str> = clients.iter().map(|client| &*client.prefix).collect();
     let published: Published = Arc::new(ArcSwap::from_pointee(compile(database)));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let sockets = sockets();
+        let sockets = server::bind(&[ports::free_address()], 1).unwrap();
         let (address, stop) = (sockets.addresses()[0], CancellationToken::new());
         let running = sockets.serve(published.clone(), TcpLimits::default(), stop.clone()).unwrap();
         let all_up = published.load_full();
@@ -149,14 +151,6 @@ fn dig_gets_the_nearest(database: &Path, stride: usize) {
         stop.cancel();
         running.stopped().await;
     });
-}
-
-/// Bound below the ephemeral ports. dig shares its ports with whoever allows it, as the sockets of workers must; of
-/// thousands of digs one would come to share the server's, and be answered by itself.
-fn sockets() -> Sockets {
-    let first = 10_000 + std::process::id() as u16 % 10_000;
-    let bind = |port| server::bind(&[SocketAddr::from(([127, 0, 0, 1], port))], 1).ok();
-    (first..32_000).find_map(bind).expect("a port is free")
 }
 
 /// The verdicts that take a region away.

@@ -2,15 +2,19 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[path = "../ports/mod.rs"]
+mod ports;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use ports::free_address;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,7 +83,8 @@ impl Files {
     }
 
     pub fn serve_with(&self, more: &[&str]) -> Node {
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json"];
+        let listen = free_address().to_string();
+        let arguments = ["serve", "--listen", &listen, "--admin", "127.0.0.1:0", "--log", "json"];
         Node::start(self.command(&[&arguments, more].concat()))
     }
 }
@@ -227,16 +232,6 @@ fn poll<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
             found => return found,
         }
     }
-}
-
-/// An address of ours whose port is free for UDP and TCP, at least until somebody else is given it.
-pub fn free_address() -> SocketAddr {
-    let found = || {
-        let tcp = TcpListener::bind("127.0.0.1:0").ok()?;
-        let address = tcp.local_addr().ok()?;
-        UdpSocket::bind(address).ok().map(|_| address)
-    };
-    wait_for("a port is free for UDP and TCP", found)
 }
 
 pub fn touch_back(path: &Path, seconds: u64) {
