@@ -3,7 +3,7 @@
 .PHONY: test lint tools
 
 test: tools lint
-	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --all-targets; fi
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
 
 lint:
 	cargo fmt --check

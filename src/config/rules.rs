@@ -196,7 +196,8 @@ impl Index<'_> {
                     .help(format!("move it to the child zone; the NS records are at line {}", cut.at.line)),
             );
         }
-        for above in ancestors(owner, self.names.apex) {
+        let apex = self.names.apex;
+        for above in ancestors(owner, apex).into_iter().chain((owner != apex).then(|| apex.clone())) {
             if let Some(cut) = self.cuts.get(&above)
                 && !glue
             {
