@@ -1,7 +1,7 @@
 //! UDP over loopback.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -40,11 +40,16 @@ async fn a_wildcard_socket_answers_from_the_address_that_was_asked() {
 
 #[tokio::test]
 async fn ipv6_and_ipv4_wildcards_share_a_port_and_keep_families_apart() {
-    let Ok(probe) = UdpSocket::bind("[::]:0") else { return eprintln!("this machine has no IPv6") };
-    let port = probe.local_addr().unwrap().port();
-    drop(probe);
-    let listen = [format!("[::]:{port}").parse().unwrap(), format!("0.0.0.0:{port}").parse().unwrap()];
-    let server = Server::serve(bind(&listen, 1).unwrap(), limits());
+    if UdpSocket::bind("[::]:0").is_err() {
+        return eprintln!("this machine has no IPv6");
+    }
+    // Other tests take ports too, so one is tried after the other until it is free for both families and protocols. Those
+    // below the ephemeral ones are taken by nobody's connection.
+    let first = 10_000 + (std::process::id() * 7 % 20_000) as u16;
+    let both = |port: u16| bind(&[(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()], 1);
+    let free = (first..32_000).find_map(|port| Some((port, both(port).ok()?)));
+    let (port, sockets) = free.expect("a port is free");
+    let server = Server::serve(sockets, limits());
     let v6 = client("[::1]:0");
     let asked: SocketAddr = format!("[::1]:{port}").parse().unwrap();
     v6.send_to(&query(6, b"q"), asked).unwrap();
