@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use crate::config::settings::Family;
 use crate::health::{Target, Verdict};
+use crate::orders::Order;
 use crate::snapshot::{Snapshot, TargetId};
 
 /// A name for people is not made longer than about this.
@@ -20,6 +21,10 @@ pub struct Belief {
     /// What it follows from, for people.
     pub cause: Arc<str>,
     pub since: SystemTime,
+    /// Known from before the last start, and not confirmed since.
+    pub stale: bool,
+    /// Kept down until then at the earliest, because it went up and down too often.
+    pub damped: Option<SystemTime>,
 }
 
 /// What is believed of the targets; a target that is not in it has not been heard of.
@@ -44,6 +49,21 @@ struct Known {
 pub struct View {
     pub snapshot: Arc<Snapshot>,
     pub beliefs: Arc<Beliefs>,
+    /// In force and to come, by id.
+    pub orders: Arc<Vec<Order>>,
+}
+
+impl Belief {
+    pub fn new(verdict: Verdict, cause: Arc<str>, since: SystemTime) -> Belief {
+        Belief { verdict, cause, since, stale: false, damped: None }
+    }
+}
+
+impl View {
+    /// A world without orders.
+    pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
+        View { snapshot, beliefs, orders: Arc::default() }
+    }
 }
 
 impl World {

@@ -121,6 +121,6 @@ fn from_files(args: &ExplainArgs, ask: &Ask) -> Result<Explanation, Refused> {
     let zones = files.zones.into_iter();
     let zones = zones.map(|zone| Served { serial: serials.give(&zone), zone: Arc::new(zone) }).collect();
     let snapshot = Snapshot::compile(zones, &files.database, |_| Verdict::Unknown, None);
-    let view = View { snapshot: Arc::new(snapshot), beliefs: Arc::new(Beliefs::new()) };
+    let view = View::of(Arc::new(snapshot), Arc::new(Beliefs::new()));
     Ok(explain(ask, &view, Basis::Files, SystemTime::now()))
 }

@@ -30,6 +30,7 @@ use self::retired::Retired;
 use self::watch::Watcher;
 use crate::config::Diagnostic;
 use crate::health::{self, Prober, Verdict};
+use crate::orders::{Draft, Lift, Order, Refusal};
 use crate::server::counters::Ledger;
 use crate::snapshot::{Published, Snapshot};
 use crate::world::{Belief, View, World};
@@ -48,6 +49,14 @@ pub enum Event {
     /// Load everything again; the outcome is told.
     Reload(oneshot::Sender<ReloadOutcome>),
     View(oneshot::Sender<View>),
+    /// An operator's order; what was taken is told, or why it was not.
+    Order(Draft, oneshot::Sender<Result<Order, Refusal>>),
+    /// Ends orders; those that were ended are told.
+    Lift {
+        what: Lift,
+        author: String,
+        reply: oneshot::Sender<Result<Vec<Order>, Refusal>>,
+    },
 }
 
 /// `Ok`: the generation that was published. `Err`: why nothing changed.
@@ -116,7 +125,7 @@ impl Control {
         let mut changes = Vec::with_capacity(burst.len());
         let mut told = Vec::with_capacity(burst.len());
         for event in burst.drain(..) {
-            let belief = Belief { verdict: event.verdict, cause: Arc::clone(&event.cause), since: SystemTime::now() };
+            let belief = Belief::new(event.verdict, Arc::clone(&event.cause), SystemTime::now());
             let Some((id, server)) = self.parts.world.believe(&event.target, belief) else { continue };
             changes.push((id, event.verdict));
             told.push((server, snapshot.verdict(id), event));
@@ -137,10 +146,15 @@ impl Control {
                 self.reload();
             }
             Event::View(reply) => {
-                let view = View { snapshot: self.parts.published.load_full(), beliefs: self.parts.world.beliefs() };
+                let view = View {
+                    snapshot: self.parts.published.load_full(),
+                    beliefs: self.parts.world.beliefs(),
+                    orders: Arc::default(),
+                };
                 // Who asked may have gone.
                 let _ = reply.send(view);
             }
+            Event::Order(..) | Event::Lift { .. } => todo!(),
         }
     }
 

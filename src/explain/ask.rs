@@ -377,11 +377,11 @@ mod tests {
             .flatten()
             .filter_map(|member| member.target)
             .collect();
-        let belief = Belief { verdict: Verdict::Down, cause: "refused".into(), since: UNIX_EPOCH };
+        let belief = Belief::new(Verdict::Down, "refused".into(), UNIX_EPOCH);
         let beliefs: Beliefs =
             dead.iter().map(|id| (snapshot.targets()[id.0 as usize].clone(), belief.clone())).collect();
         let changes: Vec<_> = dead.into_iter().map(|id| (id, Verdict::Down)).collect();
-        View { snapshot: Arc::new(snapshot.with_verdicts(&changes)), beliefs: Arc::new(beliefs) }
+        View::of(Arc::new(snapshot.with_verdicts(&changes)), Arc::new(beliefs))
     }
 
     /// Region by region, with why; `->` before the one chosen.

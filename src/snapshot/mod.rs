@@ -9,6 +9,7 @@
 pub mod fleet;
 pub mod geography;
 pub mod names;
+pub mod standing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -179,6 +180,10 @@ impl Snapshot {
 
     pub fn fleet(&self, zone: u32) -> (&Fleet, &FleetState) {
         (&self.compiled.fleets[zone as usize], &self.fleets[zone as usize])
+    }
+
+    pub fn standing(&self, _zone: u32, _region: u8) -> &standing::Standing {
+        todo!()
     }
 
     pub fn geography(&self) -> &Geography {
