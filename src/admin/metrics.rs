@@ -16,8 +16,8 @@ use prometheus_client::registry::Registry;
 
 use crate::config::settings::{CheckKind, Family};
 use crate::control::Tally;
+use crate::health::Target;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
-use crate::health::{Target, Verdict};
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
@@ -152,7 +152,7 @@ impl Sources {
                             ("region", region.name.to_string()),
                             ("server", member.address.to_string()),
                         ];
-                        servers.push((labels, member.verdict(snapshot.verdicts()).is_none_or(Verdict::is_up)));
+                        servers.push((labels, state.is_up(r, family, member, snapshot.verdicts())));
                     }
                 }
             }

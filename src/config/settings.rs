@@ -161,6 +161,8 @@ pub struct Stream {
     pub rules: Vec<Rule>,
     /// CNAME target given while every region is down in both families.
     pub fallback: Option<Name>,
+    /// Steered names, of any zone, without which this stream is no use to a viewer; each with its place.
+    pub needs: Vec<(Name, At)>,
     pub at: At,
 }
 

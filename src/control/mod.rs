@@ -253,7 +253,8 @@ fn tell(server: &str, before: Verdict, event: &health::Event) {
     let (probed, cause) = (event.target.address, &event.cause);
     match (before, event.verdict) {
         (_, Verdict::Down) => warn!(server, %probed, %cause, "down"),
-        (Verdict::Down, _) => info!(server, %probed, %cause, "up"),
+        (_, Verdict::Damped) => warn!(server, %probed, %cause, "answers, but counts as down: it changed too often"),
+        (Verdict::Down | Verdict::Damped, _) => info!(server, %probed, %cause, "up"),
         // As it was taken to be.
         (Verdict::Unknown | Verdict::Up, _) => debug!(server, %probed, %cause, "up"),
     }

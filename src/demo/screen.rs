@@ -93,6 +93,7 @@ fn believed(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Up) | None => "up",
         Some(Verdict::Down) => "down",
+        Some(Verdict::Damped) => "damped",
         Some(Verdict::Unknown) => "unknown",
     }
 }

@@ -46,10 +46,12 @@ pub enum Verdict {
     Unknown,
     Up,
     Down,
+    /// Answers again, but went up and down too often: a soft reason, which counts only while enough regions are left.
+    Damped,
 }
 
 impl Verdict {
     pub fn is_up(self) -> bool {
-        self != Verdict::Down
+        !matches!(self, Verdict::Down | Verdict::Damped)
     }
 }

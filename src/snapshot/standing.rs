@@ -2,28 +2,7 @@
 
 use std::sync::Arc;
 
-/// How much of what a region would get it may take: of the address blocks that would go there, this part does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Share(u16);
-
-impl Share {
-    pub const NONE: Share = Share(0);
-    pub const FULL: Share = Share(u16::MAX);
-
-    /// Of a part from 0 to 1; what lies outside is clamped, and NaN is nothing.
-    pub fn of(part: f64) -> Share {
-        Share((part.clamp(0.0, 1.0) * f64::from(u16::MAX)).round() as u16)
-    }
-
-    /// From 0 to 1.
-    pub fn part(self) -> f64 {
-        f64::from(self.0) / f64::from(u16::MAX)
-    }
-
-    pub fn bits(self) -> u16 {
-        self.0
-    }
-}
+pub use crate::steering::share::Share;
 
 /// Up or down by the operator's word, whatever the probes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +36,21 @@ pub struct Standing {
     pub servers: Arc<[(usize, Forced)]>,
     /// What is believed of it may soon be something else: its answers get the short TTL.
     pub uncertain: bool,
+}
+
+impl Standing {
+    /// `steady`, `ramping`, `frozen` (a ramp that waits), `draining`, `drained`, `forced up`, `forced down`.
+    pub fn describe(&self) -> &'static str {
+        match (self.forced, self.mode) {
+            (Some(Forced::Up), _) => "forced up",
+            (Some(Forced::Down), _) => "forced down",
+            (None, Mode::Steady) => "steady",
+            (None, Mode::Ramping) => "ramping",
+            (None, Mode::Frozen) => "frozen",
+            (None, Mode::Draining) => "draining",
+            (None, Mode::Drained) => "drained",
+        }
+    }
 }
 
 impl Default for Standing {

@@ -145,6 +145,7 @@ fn stream(apex: &'static str) -> impl Strategy<Value = Stream> {
             };
             let bias = vec![0; regions.len()];
             Stream {
+                needs: vec![],
                 // Refused at the apex, and beside static records.
                 fallback: fallback.filter(|_| owner != name(apex)),
                 label: owner.to_string().into(),
