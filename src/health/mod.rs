@@ -10,6 +10,7 @@
 //! * [`tracker`]: how results turn into verdicts, and when the next probe goes out. Pure; time is passed in.
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
+//! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
 //! * `oversight`: the alarm for probes that have stopped.
 //! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
 //! * `meter`: a bound on the bytes of one answer.
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use crate::config::settings::Check;
 
+pub mod doubts;
 mod http;
 mod meter;
 mod oversight;

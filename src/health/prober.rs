@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::doubts::{Doubter, Doubts};
 use super::http::{Gone, Kept};
 use super::oversight::oversee;
 use super::patience::{alarm, patiently};
@@ -60,6 +61,7 @@ pub struct Prober {
     by_address: HashMap<SocketAddr, Vec<Arc<TargetStats>>>,
     connectors: Connectors,
     stats: Stats,
+    doubter: Doubter,
     shared: Arc<Shared>,
     /// From the first [`Prober::retarget`] on.
     oversight: Option<AbortOnDropHandle<()>>,
@@ -67,6 +69,7 @@ pub struct Prober {
 
 struct Running {
     stats: Arc<TargetStats>,
+    doubts: Arc<Doubts>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -95,6 +98,7 @@ impl Prober {
             by_address: HashMap::new(),
             connectors: Connectors::default(),
             stats: Stats::default(),
+            doubter: Doubter::default(),
             shared: Arc::new(shared),
             oversight: None,
         }
@@ -135,6 +139,8 @@ impl Prober {
             self.by_address.entry(stats.target.address).or_default().push(stats.clone());
         }
         self.stats.publish(order);
+        let doubts = self.tasks.iter().map(|(target, running)| (Arc::clone(target), Arc::clone(&running.doubts)));
+        self.doubter.publish(doubts.collect());
         self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
     }
 
@@ -168,8 +174,14 @@ impl Prober {
         self.stats.clone()
     }
 
+    /// For whoever hears of trouble before the probes do. Follows later changes of targets.
+    pub fn doubter(&self) -> Doubter {
+        self.doubter.clone()
+    }
+
     fn start(&mut self, target: Arc<Target>, prior: Verdict, delay: Duration) -> Running {
         let stats = Arc::new(TargetStats::new(target.clone(), prior));
+        let doubts = Arc::new(Doubts::default());
         self.shared.unsettled.send_modify(|count| *count += 1);
         let probe = match Probe::new(&target, &mut self.connectors) {
             Ok(probe) => Arc::new(probe),
@@ -178,18 +190,19 @@ impl Prober {
                 stats.count_failure(Kind::Local, &fault);
                 stats.set_verdict(Verdict::Unknown);
                 self.shared.settled(&stats);
-                return Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
+                return Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
             }
         };
         let seed = RandomState::new().hash_one(&*target);
-        let watcher = Watcher { target, probe, stats: stats.clone(), shared: self.shared.clone() };
+        let watcher =
+            Watcher { target, probe, stats: stats.clone(), doubts: doubts.clone(), shared: self.shared.clone() };
         let task = async move {
             sleep(delay).await;
             let pause = watcher.target.check.every;
             let (stats, address) = (watcher.stats.clone(), watcher.target.address);
             supervise(&stats, address, pause, || watcher.watch(seed)).await;
         };
-        Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 }
 
@@ -247,6 +260,7 @@ enum Landed {
     /// The time-out passed; the probe itself goes on as long as the flight is held.
     Silent {
         id: ProbeId,
+        patience: Duration,
         rest: Flight,
     },
 }
@@ -255,6 +269,7 @@ struct Watcher {
     target: Arc<Target>,
     probe: Arc<Probe>,
     stats: Arc<TargetStats>,
+    doubts: Arc<Doubts>,
     shared: Arc<Shared>,
 }
 
@@ -279,7 +294,7 @@ impl Watcher {
                             }
                             (id, self.sample(outcome), None)
                         }
-                        Landed::Silent { id, rest } => (id, self.silence(), Some(rest)),
+                        Landed::Silent { id, patience, rest } => (id, self.silence(patience), Some(rest)),
                     };
                     let report = tracker.report(id, sample, now());
                     if report.drop_others {
@@ -296,6 +311,7 @@ impl Watcher {
                         tracker.idle_closed(now());
                     }
                 }
+                doubt = self.doubts.next() => tracker.doubt(now(), doubt.confirmations, doubt.timeout),
                 permit = self.shared.events.reserve(), if unsent.is_some() => match (permit, unsent.take()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => return,
@@ -304,15 +320,15 @@ impl Watcher {
                     let fresh = plan.is_some_and(|plan| plan.fresh);
                     let connection = kept.take().filter(|kept| !fresh && kept.is_usable());
                     let id = tracker.sent(now());
-                    flights.push(self.fly(id, connection));
+                    let patience = plan.and_then(|plan| plan.timeout).unwrap_or(self.target.check.timeout);
+                    flights.push(self.fly(id, connection, patience));
                 }
             }
         }
     }
 
-    fn fly(&self, id: ProbeId, kept: Option<Kept>) -> Flight {
+    fn fly(&self, id: ProbeId, kept: Option<Kept>, patience: Duration) -> Flight {
         let (probe, stats, shared) = (self.probe.clone(), self.stats.clone(), self.shared.clone());
-        let patience = self.target.check.timeout;
         Box::pin(async move {
             let connecting = match kept {
                 Some(_) => None,
@@ -332,7 +348,7 @@ impl Watcher {
                 Some((outcome, kept)) => Landed::Done { id, outcome, kept },
                 None => {
                     let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
-                    Landed::Silent { id, rest: rest.boxed() }
+                    Landed::Silent { id, patience, rest: rest.boxed() }
                 }
             }
         })
@@ -360,8 +376,8 @@ impl Watcher {
         }
     }
 
-    fn silence(&self) -> Sample {
-        let cause: Arc<str> = format!("no answer in {:?}", self.target.check.timeout).into();
+    fn silence(&self, patience: Duration) -> Sample {
+        let cause: Arc<str> = format!("no answer in {patience:?}").into();
         self.stats.count_failure(Kind::Silence, &cause);
         Sample::Silence(cause)
     }

@@ -15,6 +15,9 @@
 //! still waited for: a lost packet is no failure of the server. So a silent target is down after at most
 //! `every` + 2 × `timeout` + [`SILENCE_GAP`] × `fall`. *Down*: one probe every `every`.
 //!
+//! Somebody else's news can raise the suspicion too, such as heartbeats that have stopped: [`Tracker::doubt`]. It asks
+//! for probes of its own number and time-out, which decide together; the rules above hold beside it.
+//!
 //! A new target is steady without a result: one success makes it up, `fall` failures make it down.
 //!
 //! Pure: knows no socket and no clock, so every rule is tested in virtual time.
@@ -80,6 +83,8 @@ pub struct Plan {
     pub at: Instant,
     /// On a new connection, even if one is kept.
     pub fresh: bool,
+    /// How long it may take, where that is not for the check to say.
+    pub timeout: Option<Duration>,
 }
 
 /// A verdict that differs from the one before, or the first that rests on results.
@@ -103,8 +108,20 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Steady,
-    Suspect { failures: u32, gap: Duration },
+    Suspect { failures: u32, gap: Duration, doubt: Option<Doubt> },
     Down { successes: u32 },
+}
+
+/// A suspicion that somebody else raised, and how its own probes fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Doubt {
+    /// So many probes failing are enough; at least 1.
+    confirmations: u32,
+    timeout: Duration,
+    /// Probes with greater numbers belong to it.
+    after: u64,
+    in_flight: u32,
+    failures: u32,
 }
 
 /// The state of one target.
@@ -164,7 +181,11 @@ impl Tracker {
 
     /// When the next probe is due. `None` while nothing can be sent before a probe on its way reports.
     pub fn next(&self) -> Option<Plan> {
-        self.next.map(|at| Plan { at, fresh: matches!(self.state, State::Suspect { .. }) })
+        let (fresh, doubt) = match self.state {
+            State::Suspect { doubt, .. } => (true, doubt),
+            State::Steady | State::Down { .. } => (false, None),
+        };
+        self.next.map(|at| Plan { at, fresh, timeout: doubt.map(|doubt| doubt.timeout) })
     }
 
     /// The planned probe is being sent now.
@@ -172,9 +193,12 @@ impl Tracker {
         self.number += 1;
         self.in_flight += 1;
         self.next = None;
-        match self.state {
+        match &mut self.state {
             State::Steady | State::Down { .. } => self.regular = now,
-            State::Suspect { .. } => {
+            State::Suspect { doubt, .. } => {
+                if let Some(doubt) = doubt {
+                    doubt.in_flight += 1;
+                }
                 self.gap_from = now;
                 self.plan_confirmation(now);
             }
@@ -188,15 +212,21 @@ impl Tracker {
             return Report::default();
         }
         let was_waiting = self.waiting == Some(id.number);
+        if was_waiting && matches!(sample, Sample::Silence(_)) {
+            // On its way when a doubt came: its time-out tells nothing that was not suspected already.
+            return Report { keep_waiting: true, ..Report::default() };
+        }
         if was_waiting {
             self.waiting = None;
         } else {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
+        if let Some(doubt) = self.doubt_of(id) {
+            doubt.in_flight = doubt.in_flight.saturating_sub(1);
+        }
         match sample {
             Sample::Success { rtt } => self.success(rtt, now),
-            Sample::Hard(cause) => self.hard(cause, now),
-            Sample::Silence(_) if was_waiting => Report::default(),
+            Sample::Hard(cause) => self.hard(id, cause, now),
             Sample::Silence(cause) => self.silence(id, cause, now),
             Sample::Stale => {
                 match self.state {
@@ -229,6 +259,40 @@ impl Tracker {
         }
     }
 
+    /// Somebody else has reason to think that the target is silent. As after a silent probe, `confirmations` probes (at
+    /// least one) follow on new connections, [`SILENCE_GAP`] apart or, once one fails hard, [`HARD_GAP`], each with this
+    /// time-out. Any success clears the doubt, also that of a probe that was on its way before; when all of them fail, or
+    /// `fall` probes do, the target is down. Nothing happens while it is down or in doubt already.
+    pub fn doubt(&mut self, now: Instant, confirmations: u32, timeout: Duration) {
+        let doubt =
+            Some(Doubt { confirmations: confirmations.max(1), timeout, after: self.number, in_flight: 0, failures: 0 });
+        match &mut self.state {
+            State::Down { .. } | State::Suspect { doubt: Some(_), .. } => return,
+            State::Suspect { doubt: none, .. } => *none = doubt,
+            State::Steady => {
+                // At most one is on its way, the last one sent.
+                if self.in_flight > 0 {
+                    self.in_flight = 0;
+                    self.waiting = Some(self.number);
+                }
+                self.state = State::Suspect { failures: 0, gap: SILENCE_GAP, doubt };
+            }
+        }
+        self.next = Some(now);
+    }
+
+    /// Whether a doubt is being settled.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.state, State::Suspect { doubt: Some(_), .. })
+    }
+
+    fn doubt_of(&mut self, id: ProbeId) -> Option<&mut Doubt> {
+        match &mut self.state {
+            State::Suspect { doubt: Some(doubt), .. } if id.number > doubt.after => Some(doubt),
+            _ => None,
+        }
+    }
+
     fn success(&mut self, rtt: Duration, now: Instant) -> Report {
         if let State::Down { successes } = self.state {
             let successes = successes + 1;
@@ -248,15 +312,16 @@ impl Tracker {
         Report { change: self.settle(Verdict::Up, cause), keep_waiting: false, drop_others: was_suspect }
     }
 
-    fn hard(&mut self, cause: Arc<str>, now: Instant) -> Report {
-        match self.state {
-            State::Down { .. } => self.still_down(now),
+    fn hard(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
+        match &mut self.state {
+            State::Down { .. } => return self.still_down(now),
             State::Steady => {
                 self.gap_from = now;
-                self.failed(1, HARD_GAP, cause, now)
+                self.state = State::Suspect { failures: 0, gap: HARD_GAP, doubt: None };
             }
-            State::Suspect { failures, .. } => self.failed(failures + 1, HARD_GAP, cause, now),
+            State::Suspect { gap, .. } => *gap = HARD_GAP,
         }
+        self.failed(id, cause, now)
     }
 
     fn silence(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
@@ -265,11 +330,11 @@ impl Tracker {
             State::Steady => {
                 // Not yet a failure: this probe may still answer. `fall` further ones will tell.
                 self.waiting = Some(id.number);
-                self.state = State::Suspect { failures: 0, gap: SILENCE_GAP };
+                self.state = State::Suspect { failures: 0, gap: SILENCE_GAP, doubt: None };
                 self.next = Some(now);
                 Report { keep_waiting: true, ..Report::default() }
             }
-            State::Suspect { failures, gap } => self.failed(failures + 1, gap, cause, now),
+            State::Suspect { .. } => self.failed(id, cause, now),
         }
     }
 
@@ -279,9 +344,14 @@ impl Tracker {
         Report::default()
     }
 
-    fn failed(&mut self, failures: u32, gap: Duration, cause: Arc<str>, now: Instant) -> Report {
-        if failures < self.rules.fall {
-            self.state = State::Suspect { failures, gap };
+    /// One more failure of a target that is suspected.
+    fn failed(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
+        if let Some(doubt) = self.doubt_of(id) {
+            doubt.failures += 1;
+        }
+        let State::Suspect { failures, doubt, .. } = &mut self.state else { return Report::default() };
+        *failures += 1;
+        if *failures < self.rules.fall && doubt.is_none_or(|doubt| doubt.failures < doubt.confirmations) {
             self.plan_confirmation(now);
             return Report::default();
         }
@@ -312,10 +382,14 @@ impl Tracker {
         self.next = Some((self.regular + interval).max(now));
     }
 
-    /// Keeps as many probes on their way as failures are missing to `fall`.
+    /// Keeps as many probes on their way as failures are missing to down.
     fn plan_confirmation(&mut self, now: Instant) {
-        let State::Suspect { failures, gap } = self.state else { return };
-        let missing = self.rules.fall.saturating_sub(failures).saturating_sub(self.in_flight);
+        let State::Suspect { failures, gap, doubt } = self.state else { return };
+        let (enough, failures, in_flight) = match doubt {
+            Some(doubt) => (doubt.confirmations, doubt.failures, doubt.in_flight),
+            None => (self.rules.fall, failures, self.in_flight),
+        };
+        let missing = enough.saturating_sub(failures).saturating_sub(in_flight);
         self.next = (missing > 0).then(|| (self.gap_from + gap).max(now));
     }
 }

@@ -84,11 +84,12 @@ impl Play {
         let id = self.tracker.sent(self.start + self.now);
         self.sent.push(Sent { at: self.now, fresh: plan.fresh });
         let no = || Sample::Hard("refused".into());
-        let silence = (self.now + TIMEOUT, id, Sample::Silence("no answer in 250ms".into()));
+        let timeout = plan.timeout.unwrap_or(TIMEOUT);
+        let silence = (self.now + timeout, id, Sample::Silence("no answer in 250ms".into()));
         match reply {
-            After(rtt) if rtt < TIMEOUT => self.coming.push((self.now + rtt, id, Sample::Success { rtt })),
+            After(rtt) if rtt < timeout => self.coming.push((self.now + rtt, id, Sample::Success { rtt })),
             After(rtt) => self.coming.extend([silence, (self.now + rtt, id, Sample::Success { rtt })]),
-            No(rtt) if rtt < TIMEOUT => self.coming.push((self.now + rtt, id, no())),
+            No(rtt) if rtt < timeout => self.coming.push((self.now + rtt, id, no())),
             No(rtt) => self.coming.extend([silence, (self.now + rtt, id, no())]),
             Nothing => self.coming.push(silence),
             Reply::Local => self.coming.push((self.now, id, Sample::Local)),
@@ -411,6 +412,113 @@ fn targets_that_start_together_part_ways() {
         let here = seconds.iter().filter(|second| **second == slot).count();
         assert!((60..=160).contains(&here), "{here} of 1000 in the {slot}th 50 ms");
     }
+}
+
+/// Doubted 20 ms after a probe that was answered.
+fn doubted(confirmations: u32, timeout: Duration) -> Play {
+    let mut play = Play::up(RULES);
+    play.until(ms(20), |_, _| unreachable!());
+    play.tracker.doubt(play.start + ms(20), confirmations, timeout);
+    play
+}
+
+#[test]
+fn a_doubted_target_that_is_silent_is_down_when_the_doubts_own_probes_have_timed_out() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(400), |_, _| Nothing);
+    assert_eq!(play.sent[..2], [Sent { at: ms(20), fresh: true }, Sent { at: ms(40), fresh: true }]);
+    assert_eq!(play.changes, [(ms(140), Verdict::Down, "no answer in 250ms".into())]);
+}
+
+#[test]
+fn one_answer_clears_a_doubt_and_the_cadence_goes_on() {
+    for good in 0..2 {
+        let mut play = doubted(2, ms(100));
+        play.until(ms(100), |_, n| if n == good { After(ms(60)) } else { Nothing });
+        assert!(!play.tracker.is_in_doubt());
+        play.until(ms(2_000), |_, _| After(ms(1)));
+        assert_eq!(play.verdicts(), [], "answer to probe {good}");
+        assert!(play.gaps()[1..].iter().all(|gap| *gap >= ms(400)), "{:?}", play.gaps());
+    }
+}
+
+#[test]
+fn a_doubted_target_that_refuses_is_down_after_as_many_refusals_as_the_doubt_asks_for() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(400), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(23), Verdict::Down, "refused".into())]);
+}
+
+#[test]
+fn a_doubt_never_needs_more_failures_than_fall() {
+    let mut play = doubted(10, ms(100));
+    play.until(ms(400), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+    let mut play = doubted(0, ms(100));
+    play.until(ms(400), |_, _| Nothing);
+    assert_eq!(play.changes[0].0, ms(120), "none is taken for one");
+}
+
+#[test]
+fn an_answer_to_the_probe_that_was_on_its_way_clears_a_doubt() {
+    let mut play = Play::up(RULES);
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent, |_, _| After(ms(380)));
+    play.until(sent + ms(200), |_, _| unreachable!());
+    play.tracker.doubt(play.start + play.now, 2, ms(200));
+    // Its own time-out passes at 250; the doubt's probes would time out at 400.
+    play.until(sent + ms(399), |_, _| Nothing);
+    assert!(!play.tracker.is_in_doubt());
+    assert_eq!(play.verdicts(), []);
+}
+
+#[test]
+fn the_time_out_of_the_probe_that_was_on_its_way_is_no_failure_in_a_doubt() {
+    let mut play = Play::up(Rules { fall: 1, ..RULES });
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent + ms(200), |_, _| Nothing);
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    play.until(sent + ms(299), |_, _| Nothing);
+    assert_eq!(play.verdicts(), []);
+    play.until(sent + ms(300), |_, _| Nothing);
+    assert_eq!(play.verdicts(), [Verdict::Down]);
+}
+
+#[test]
+fn a_doubt_hurries_a_silence_that_is_being_confirmed() {
+    let mut play = Play::up(RULES);
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent + ms(300), |_, _| Nothing);
+    assert_eq!(play.sent.len(), 4);
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    play.until(sent + ms(2_000), |_, _| Nothing);
+    assert_eq!(play.changes[0].0 - sent, ms(300 + 20 + 100), "without the doubt it is 540 ms");
+}
+
+#[test]
+fn a_doubt_of_a_target_that_is_down_or_in_doubt_changes_nothing() {
+    let mut play = Play::down(RULES);
+    let before = play.tracker.next();
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    assert_eq!(play.tracker.next(), before);
+    let mut play = doubted(2, ms(100));
+    for step in 0..200 {
+        play.until(ms(20 + step), |_, _| Nothing);
+        play.tracker.doubt(play.start + play.now, 2, ms(500));
+        if !play.changes.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((play.sent.len(), play.changes[0].0), (2, ms(140)));
+}
+
+#[test]
+fn our_own_trouble_settles_no_doubt() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(500), |_, _| Reply::Local);
+    assert!(play.tracker.is_in_doubt());
+    play.until(ms(1_000), |_, _| Nothing);
+    assert_eq!(play.verdicts(), [Verdict::Down]);
 }
 
 fn reply() -> impl Strategy<Value = Reply> {

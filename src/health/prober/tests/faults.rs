@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::demo::origin::Origin;
+use crate::health::doubts::Doubt;
 
 async fn origin() -> Origin {
     Origin::bind("127.0.0.31:0".parse().unwrap()).await.unwrap()
@@ -226,4 +227,23 @@ async fn our_own_lateness_is_not_the_servers_silence() {
         std::thread::sleep(ms(60));
     }
     assert_eq!(watched.stats().results(Kind::Silence), 0);
+}
+
+#[tokio::test]
+async fn a_doubted_server_is_probed_at_once_and_down_only_if_it_is_silent() {
+    let origin = origin().await;
+    let slow = with(http(origin.address()), |check| (check.every, check.timeout) = (PLENTY * 10, PLENTY));
+    let mut watched = Watched::up(slow.clone()).await;
+    let doubter = watched.prober.doubter();
+    let doubt = Doubt { confirmations: 2, timeout: ms(100) };
+    assert!(doubter.doubt(&slow, doubt));
+    watched.quiet_until(Kind::Success, 2).await;
+    origin.hang().await.unwrap();
+    let hung = Instant::now();
+    assert!(doubter.doubt(&slow, doubt));
+    let event = watched.event().await;
+    println!("doubt to verdict: {:?}", event.at.duration_since(hung));
+    assert_eq!((event.verdict, &*event.cause), (Verdict::Down, "no answer in 100ms"));
+    watched.prober.retarget(&[]);
+    assert!(!doubter.doubt(&slow, doubt), "it is not probed any more");
 }
