@@ -56,7 +56,10 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(server.aaaa, Some("2001:db8:2::11".parse::<Ipv6Addr>().unwrap()));
     assert_eq!((server.weight.get(), server.probe), (2, Some("127.0.0.11:8081".parse().unwrap())));
 
-    let [live] = &zone.streams[..] else { panic!("one stream") };
+    assert_eq!(london.ramp, Duration::from_secs(300));
+
+    let [live, login] = &zone.streams[..] else { panic!("two streams") };
+    assert_eq!(live.needs.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&login.owner]);
     assert_eq!(live.owner.to_ascii(), "live.stream.example.");
     assert_eq!((live.ttl, live.steering.answers, &live.steering.bias[..]), (10, 2, &[-10, 0][..]));
     assert_eq!(live.fallback.as_ref().map(ToString::to_string).as_deref(), Some("live.backup.example.net."));

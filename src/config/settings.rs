@@ -70,6 +70,8 @@ pub struct Region {
     /// Up servers of a type below which the region is down for that type; default half of the servers that declare
     /// the type, rounded up.
     pub min_up: Option<u32>,
+    /// How long the region takes to have its whole share again after it came back; zero: at once.
+    pub ramp: Duration,
     /// `None`: the servers are always up.
     pub check: Option<Arc<Check>>,
 }

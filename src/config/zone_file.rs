@@ -268,6 +268,7 @@ fn resolve_regions(
             near: spec.near.clone(),
             servers: spec.servers.clone(),
             min_up: spec.min_up,
+            ramp: spec.ramp,
             check: merged.resolve(host.as_deref().unwrap_or_default()).map(Arc::new),
         });
     }

@@ -3,10 +3,12 @@
 //! * [`names`]: every served name and its records in wire form.
 //! * [`fleet`]: the regions of a zone, which of them are up, and their addresses in wire form.
 //! * [`standing`]: what holds of a region besides verdicts: the operator's word, ramps and drains.
+//! * [`effect`]: how many cells a change sends elsewhere.
 //! * [`geography`]: the atlas (prefix → cell) and the plans (cell → order of regions).
 //!
 //! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target.
 
+pub mod effect;
 pub mod fleet;
 pub mod geography;
 pub mod names;
@@ -187,6 +189,11 @@ impl Snapshot {
         Snapshot { generation: current.generation + 1, ..self }
     }
 
+    /// Whether they differ in nothing but verdicts and standings.
+    pub fn is_kin(&self, other: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled)
+    }
+
     /// Counts up by one with every snapshot made from another.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -215,6 +222,10 @@ impl Snapshot {
 
     pub fn stream(&self, stream: u32) -> &SteeredName {
         &self.compiled.streams[stream as usize]
+    }
+
+    pub fn streams(&self) -> &[SteeredName] {
+        &self.compiled.streams
     }
 
     /// The settings that a steered name was compiled from.

@@ -194,6 +194,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         location: meridian::geo::Point::new(f64::from(region) * 20.0, f64::from(region) * 30.0),
         near: None,
         // Refused where a declared family has fewer servers.
+        ramp: std::time::Duration::ZERO,
         min_up: min_up.filter(|&min_up| {
             let enough = |declared: usize| declared == 0 || declared >= min_up as usize;
             let (a, aaaa) = (
