@@ -36,6 +36,7 @@ pub mod node;
 pub mod orders;
 pub mod server;
 pub mod snapshot;
+pub mod state;
 pub mod status;
 pub mod steering;
 pub mod world;

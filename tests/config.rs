@@ -25,6 +25,7 @@ fn the_shortest_zone_steers_its_apex_over_all_regions() {
     let zone = good("shortest.toml");
     assert_eq!(zone.name.to_ascii(), "live.example.com.");
     assert_eq!(zone.soa.contact.to_ascii(), "hostmaster.live.example.com.");
+    assert_eq!(zone.min_regions, 1);
     let [stream] = &zone.streams[..] else { panic!("one stream") };
     assert_eq!(stream.owner, zone.name);
     assert_eq!(
@@ -42,6 +43,7 @@ fn the_shortest_zone_steers_its_apex_over_all_regions() {
 fn the_full_zone_means_what_it_says() {
     let zone = good("full.toml");
     assert_eq!(zone.regions.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["eu-west", "us-east"]);
+    assert_eq!(zone.min_regions, 2);
     let [london, ashburn] = &zone.regions[..] else { panic!("two regions") };
     assert_eq!(london.servers.len(), 4, "each address of the short form is a server");
     assert_eq!((london.min_up, london.near.as_deref()), (Some(1), Some("London")));

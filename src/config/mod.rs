@@ -32,4 +32,5 @@ pub use geoip::load_database;
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
 pub use tree::Placed;
+pub(crate) use tree::nearest;
 pub use zone_file::{Shared, ZoneFile, read as read_zone};

@@ -34,6 +34,9 @@ pub struct Zone {
     pub soa: Soa,
     /// In the order written; at most [`MAX_REGIONS`]; empty in a plain static zone.
     pub regions: Vec<Region>,
+    /// An operator's order that would leave fewer regions able to take clients is refused; at least 1, and no more than
+    /// there are regions unless there are none.
+    pub min_regions: u8,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
     /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS

@@ -170,10 +170,7 @@ impl Loader {
             );
         }
         let state = state.ok();
-        let serials = state.as_deref().map(Serials::load).transpose().unwrap_or_else(|error| {
-            warn!(%error, "the saved serials cannot be read; serials start from the files' times");
-            None
-        });
+        let serials = state.as_deref().map(Serials::load);
         let memory = Memory {
             serials: serials.unwrap_or_default(),
             database: (files.seen.databases.clone(), Arc::clone(&files.database)),

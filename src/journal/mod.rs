@@ -1,11 +1,31 @@
 //! What happened, when, why, and what it changed: in memory for the API, as JSON lines for whoever reads later.
+//!
+//! * `memory`: the newest entries, bounded in number and bytes.
+//! * [`log`]: the file of JSON lines, rotated; read back at a start.
+//!
+//! Noting puts an entry in memory, tells those who follow, and hands it to whoever writes it; none of these waits.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+pub mod log;
+mod memory;
+
+use self::memory::Memory;
+
+/// Entries in memory.
+pub const KEPT: usize = 10_000;
+/// Bytes of a cause or an author; the rest is cut off.
+pub const LONGEST_TEXT: usize = 500;
+/// Regions of an effect; of more, those whose share changed most.
+pub const MOST_SHARES: usize = 128;
+/// Entries that a follower may be behind before it loses the oldest.
+const BEHIND: usize = 1024;
 
 /// What kind of thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,28 +103,85 @@ pub struct Entry {
 /// Where notes go. Cheap to clone; noting never waits for a disk or a reader.
 #[derive(Clone)]
 pub struct Journal {
-    // Filled in by its owner.
-    _inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+/// Takes an entry to be written; must not wait.
+pub type Sink = Box<dyn Fn(&Arc<Entry>) + Send + Sync>;
+
+struct Inner {
+    memory: Mutex<Memory>,
+    followers: broadcast::Sender<Arc<Entry>>,
+    sink: Option<Sink>,
 }
 
 impl Journal {
     /// Kept in memory only.
     pub fn in_memory() -> Journal {
-        todo!()
+        Journal::after(vec![], 0, None)
+    }
+
+    /// Goes on after `entries`, which were noted before the last end, oldest first; `last` is the highest id ever used.
+    /// New entries go to `sink`, in their order.
+    pub fn after(entries: Vec<Entry>, last: u64, sink: Option<Sink>) -> Journal {
+        let memory = Mutex::new(Memory::after(entries, last));
+        Journal { inner: Arc::new(Inner { memory, followers: broadcast::Sender::new(BEHIND), sink }) }
     }
 
     /// Notes it as having happened at `at`. Gives its id.
-    pub fn note(&self, _at: Timestamp, _note: Note) -> u64 {
-        todo!()
+    pub fn note(&self, at: Timestamp, note: Note) -> u64 {
+        let note = note.bounded();
+        let mut memory = self.memory();
+        let entry = memory.add(at, note);
+        // Still under the lock, so that nobody sees two entries in the wrong order. Without followers it goes nowhere.
+        let _ = self.inner.followers.send(Arc::clone(&entry));
+        if let Some(sink) = &self.inner.sink {
+            sink(&entry);
+        }
+        entry.id
     }
 
     /// The entries with an id above `after`, oldest first, the newest `limit` of them.
-    pub fn since(&self, _after: u64, _limit: usize) -> Vec<Arc<Entry>> {
-        todo!()
+    pub fn since(&self, after: u64, limit: usize) -> Vec<Arc<Entry>> {
+        self.memory().since(after, limit)
     }
 
     /// Every entry from now on; a reader that falls behind loses the oldest and is told so by the channel.
-    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<Entry>> {
-        todo!()
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.inner.followers.subscribe()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Memory is whole at any instant; a panic of another reader has not touched it.
+        self.inner.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Note {
+    /// Of a kind, with its cause, and nothing else yet.
+    pub fn new(kind: Kind, cause: impl Into<String>) -> Note {
+        Note { kind, zone: None, region: None, server: None, cause: cause.into(), author: None, effect: None }
+    }
+
+    fn bounded(mut self) -> Note {
+        cut(&mut self.cause);
+        self.author.as_mut().map(cut);
+        if let Some(effect) = self.effect.as_mut().filter(|effect| effect.shares.len() > MOST_SHARES) {
+            let mut shares: Vec<_> = std::mem::take(&mut effect.shares).into_iter().collect();
+            let change = |(before, after): (f64, f64)| (after - before).abs();
+            shares.sort_by(|(_, a), (_, b)| change(*b).total_cmp(&change(*a)));
+            effect.shares = shares.into_iter().take(MOST_SHARES).collect();
+        }
+        self
+    }
+}
+
+fn cut(text: &mut String) {
+    if text.len() > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT - '…'.len_utf8()));
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests;

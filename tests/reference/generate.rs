@@ -270,6 +270,7 @@ fn bare_zone(apex: &str) -> Zone {
             expire: 604_800,
             negative: 30,
         },
+        min_regions: 1,
         regions: Vec::new(),
         streams: Vec::new(),
         records: Vec::new(),
