@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::config::settings::{CheckKind, Family};
+use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
 use crate::health::Target;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
@@ -217,6 +217,12 @@ fn check(target: &Target) -> String {
         CheckKind::Tcp => "tcp".to_owned(),
         CheckKind::Http(http) => format!("http://{}{}", http.host, http.path),
         CheckKind::Https { http, .. } => format!("https://{}{}", http.host, http.path),
+        CheckKind::Hls { http, transport, .. } => {
+            let scheme = if *transport == Transport::Plain { "http" } else { "https" };
+            format!("hls {scheme}://{}{}", http.host, http.path)
+        }
+        // Arguments may hold a secret.
+        CheckKind::Exec(exec) => format!("exec {}", exec.program.display()),
     }
 }
 

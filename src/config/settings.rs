@@ -122,6 +122,7 @@ pub struct Check {
     pub fall: u32,
     /// Successes in a row that turn down into up; at least 1.
     pub rise: u32,
+    /// 0 only where an `exec` check has none.
     pub port: u16,
 }
 
@@ -129,7 +130,38 @@ pub struct Check {
 pub enum CheckKind {
     Tcp,
     Http(HttpCheck),
-    Https { http: HttpCheck, ca: Option<Arc<PrivateCa>> },
+    Https {
+        http: HttpCheck,
+        ca: Option<Arc<PrivateCa>>,
+    },
+    /// The live edge of an HLS playlist (RFC 8216) must move on.
+    Hls {
+        /// Status 200, and nothing to contain.
+        http: HttpCheck,
+        transport: Transport,
+        /// Target durations that the edge may stand; at least 2.
+        stale: u32,
+    },
+    Exec(ExecCheck),
+}
+
+/// What HTTP goes over, where the kind of check does not say it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Plain,
+    /// With a private authority in place of the public ones.
+    Tls(Option<Arc<PrivateCa>>),
+}
+
+/// A program that tells by its exit code whether a server is well. The port that it is told is the target's, 0: none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExecCheck {
+    /// Absolute.
+    pub program: PathBuf,
+    /// As written; no shell reads them. Without NUL.
+    pub arguments: Vec<String>,
+    /// Told to the program where one is known.
+    pub host: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Health: probes and the verdicts that follow from them.
 //!
 //! ```text
-//! Target ─► Prober ─► one task a target ─► Probe (tcp, http, https) ─► Outcome
+//! Target ─► Prober ─► one task a target ─► Probe (tcp, http, hls …) ─► Outcome
 //!                          │                                             │
 //!                          └──── when to probe next ◄── Tracker ◄────────┘
 //!                                                          └─► Event (a verdict changed) ─► control loop
@@ -9,6 +9,8 @@
 //!
 //! * [`tracker`]: how results turn into verdicts, and when the next probe goes out. Pure; time is passed in.
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
+//! * [`hls`]: whether the live edge of a playlist moves on.
+//! * `exec`: a program of the operator's as a probe, bounded in time and output.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
 //! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
 //! * `oversight`: the alarm for probes that have stopped.
@@ -22,6 +24,8 @@ use std::sync::Arc;
 use crate::config::settings::Check;
 
 pub mod doubts;
+mod exec;
+pub mod hls;
 mod http;
 mod meter;
 mod oversight;

@@ -5,7 +5,7 @@
 //! the task is started again with the verdict that stood.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -33,6 +33,9 @@ use super::{Target, Verdict};
 /// Connections being made at one time, of all targets together. More wait their turn; the time-out of a probe does not
 /// run while it waits. Bounds file descriptors, handshakes and bursts of SYN when thousands of targets fail at once.
 const MAX_CONNECTING: usize = 1024;
+
+/// Programs of `exec` checks that run at one time, of all targets together. More wait their turn, as connections do.
+const MAX_PROCESSES: usize = 64;
 
 /// Between the first probes of targets that are added together: 10,000 targets start within half a second.
 const START_GAP: Duration = Duration::from_micros(50);
@@ -77,6 +80,7 @@ struct Running {
 struct Shared {
     events: mpsc::Sender<Event>,
     connecting: Arc<Semaphore>,
+    processes: Arc<Semaphore>,
     /// Targets that have no verdict of their own yet.
     unsettled: watch::Sender<usize>,
     last_alarm: Mutex<Option<Instant>>,
@@ -89,6 +93,7 @@ impl Prober {
         let shared = Shared {
             events,
             connecting: Arc::new(Semaphore::new(MAX_CONNECTING)),
+            processes: Arc::new(Semaphore::new(MAX_PROCESSES)),
             unsettled: watch::Sender::new(0),
             last_alarm: Mutex::new(None),
             local_errors: AtomicU64::new(0),
@@ -330,22 +335,28 @@ impl Watcher {
     fn fly(&self, id: ProbeId, kept: Option<Kept>, patience: Duration) -> Flight {
         let (probe, stats, shared) = (self.probe.clone(), self.stats.clone(), self.shared.clone());
         Box::pin(async move {
+            let process = probe.is_process();
+            let turns = if process { &shared.processes } else { &shared.connecting };
             let connecting = match kept {
                 Some(_) => None,
                 // The semaphore is never closed; without a permit the probe goes out all the same.
-                None => shared.connecting.clone().acquire_owned().await.ok(),
+                None => turns.clone().acquire_owned().await.ok(),
             };
             let mut exchange = Box::pin(async move {
                 match kept {
                     Some(kept) => probe.again(kept).await,
                     None => {
-                        stats.count_connect();
+                        if !process {
+                            stats.count_connect();
+                        }
                         probe.fresh(connecting).await
                     }
                 }
             });
             match patiently(&mut exchange, patience).await {
                 Some((outcome, kept)) => Landed::Done { id, outcome, kept },
+                // Dropped with this future, the program is killed.
+                None if process => Landed::Silent { id, rest: pending().boxed() },
                 None => {
                     let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
                     Landed::Silent { id, patience, rest: rest.boxed() }
@@ -398,14 +409,14 @@ impl Watcher {
 async fn due(plan: Option<Plan>) {
     match plan {
         Some(plan) => alarm(plan.at.into()).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
 async fn idle(kept: &mut Option<Kept>) -> Gone {
     match kept {
         Some(kept) => kept.idle().await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
