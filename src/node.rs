@@ -15,11 +15,15 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::admin::access::Gate;
+use crate::admin::events::STREAMS;
+use crate::admin::rates::Rates;
+use crate::admin::status::NoAgents;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::Node as Settings;
@@ -27,6 +31,7 @@ use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
 use crate::health::{Prober, Verdict};
+use crate::journal::Journal;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
@@ -98,14 +103,16 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, tcp, admin: admin_address, .. } = own.node.clone();
+    let Settings { listen, workers, tcp, admin: admin_address, access, .. } = own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
     let files = blocking(move || own.load(None)).await?.map_err(refused)?;
     let (sockets, listener) = bound.expect("a node file that is not sound was refused just now");
     let admin_address = listener.local_addr().map_err(StartError::System)?;
 
-    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files)).await?;
+    let gate = Arc::new(Gate::new(access, admin_address));
+    let on_load = Arc::clone(&gate);
+    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
     warnings.iter().for_each(control::log);
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
@@ -135,21 +142,33 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         tally: Arc::clone(&tally),
     };
     let control = tokio::spawn(control::run(parts, stop.clone()));
+    let journal = Journal::in_memory();
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
         ledger,
         published: Arc::clone(&published),
         stats,
         tally,
+        gate: Arc::clone(&gate),
         connections: OnceLock::new(),
         started,
     });
+    let rates = Arc::new(Rates::default());
+    tokio::spawn(Arc::clone(&rates).sample(Arc::clone(&figures.ledger), Arc::clone(&published), stop.clone()));
     let state = Admin {
         events: events.clone(),
         ready: is_ready,
         metrics: Arc::new(metrics::Metrics::new(Arc::clone(&figures))),
+        gate: Arc::clone(&gate),
+        journal,
+        stats: figures.stats.clone(),
+        agents: Arc::new(NoAgents),
+        rates,
+        started,
+        streams: Arc::new(Semaphore::new(STREAMS)),
     };
-    let http = tokio::spawn(admin::listen::serve(listener, admin::router(state).merge(routes), stop.clone()));
+    let tls = gate.acceptor();
+    let http = tokio::spawn(admin::listen::serve(listener, tls, admin::router(state, routes), stop.clone()));
 
     let unsettled = first_round.await;
     // The loop takes verdicts before questions: once it answers, all verdicts of the first round are published.

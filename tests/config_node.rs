@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use meridian::cli::check;
+use meridian::config::admin::Access;
 use meridian::config::settings::{CheckKind, Node, Overrides, TcpLimits};
 use meridian::config::{Loaded, load_node, load_zones};
 
@@ -28,6 +29,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
         workers: Some(2.try_into().unwrap()),
         state: "/var/lib/meridian".into(),
         admin: "127.0.0.1:9053".parse().unwrap(),
+        access: Access::default(),
         tcp: TcpLimits {
             connections: 50,
             per_source: 5,

@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::access::{Gate, Refused};
 use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
 use crate::health::Target;
@@ -30,6 +31,7 @@ pub struct Sources {
     pub published: Published,
     pub stats: Stats,
     pub tally: Arc<Tally>,
+    pub gate: Arc<Gate>,
     /// Set once queries are answered.
     pub connections: std::sync::OnceLock<Arc<Connections>>,
     pub started: SystemTime,
@@ -68,7 +70,8 @@ impl Collector for Sources {
         self.answers(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.snapshot(&mut encoder)?;
-        self.probes(&mut encoder)
+        self.probes(&mut encoder)?;
+        self.refusals(&mut encoder)
     }
 }
 
@@ -171,6 +174,15 @@ impl Sources {
             "1 unless the server is believed down",
             servers.into_iter().map(|(labels, up)| (labels, u32::from(up))).collect(),
         )
+    }
+
+    fn refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests to the admin address that were not let in, by reason";
+        let mut refusals = family(encoder, "admin_refusals", help, MetricType::Counter)?;
+        for why in Refused::ALL {
+            counter(&mut refusals, vec![("reason", why.label())], self.gate.refused(why))?;
+        }
+        Ok(())
     }
 
     fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -8,6 +8,7 @@
 //! [`settings`] holds the values in use: every default applied, every reference resolved, every rule of the zone
 //! file obeyed. Whatever breaks a rule is a [`Diagnostic`], and one run reports them all.
 
+pub mod admin;
 pub mod diagnostic;
 pub mod geoip;
 pub mod load;
@@ -24,7 +25,7 @@ mod rules;
 mod stream;
 mod syntax;
 mod tree;
-mod units;
+pub(crate) mod units;
 mod zone_file;
 
 pub use diagnostic::{At, Diagnostic, Severity};

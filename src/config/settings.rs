@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
+use super::admin::Access;
 use super::diagnostic::At;
 use crate::geo::{Match, Point};
 use crate::zone::Rrset;
@@ -276,6 +277,8 @@ pub struct Node {
     pub state: PathBuf,
     /// HTTP API and metrics.
     pub admin: SocketAddr,
+    /// Who may use it.
+    pub access: Access,
     pub tcp: TcpLimits,
 }
 
@@ -300,6 +303,7 @@ impl Node {
             workers: flags.workers.or(self.workers),
             state: flags.state.unwrap_or(self.state),
             admin: flags.admin.unwrap_or(self.admin),
+            access: self.access,
             tcp: self.tcp,
         }
     }
