@@ -152,6 +152,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),
         started,
+        orders: ArcSwap::default(),
     });
     let rates = Arc::new(Rates::default());
     tokio::spawn(Arc::clone(&rates).sample(Arc::clone(&figures.ledger), Arc::clone(&published), stop.clone()));

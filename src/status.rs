@@ -66,7 +66,8 @@ pub struct ServerStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetStatus {
     pub probed: String,
-    /// `up`, `down` or `unknown`.
+    /// `up`, `down`, `damped` (answers, but went up and down too often; counts as down while that leaves enough) or
+    /// `unknown`.
     pub verdict: String,
     /// From before the last start and not confirmed since.
     pub stale: bool,

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::access::{Gate, Refused};
+use super::status::timestamp;
 use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
 use crate::health::Target;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
+use crate::orders::{Action, Order};
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
@@ -35,6 +38,8 @@ pub struct Sources {
     /// Set once queries are answered.
     pub connections: std::sync::OnceLock<Arc<Connections>>,
     pub started: SystemTime,
+    /// In force and to come, as they were when last asked for.
+    pub orders: ArcSwap<Vec<Order>>,
 }
 
 impl fmt::Debug for Sources {
@@ -45,13 +50,19 @@ impl fmt::Debug for Sources {
 
 pub struct Metrics {
     registry: Registry,
+    sources: Arc<Sources>,
 }
 
 impl Metrics {
     pub fn new(sources: Arc<Sources>) -> Metrics {
         let mut registry = Registry::with_prefix("meridian");
-        registry.register_collector(Box::new(sources));
-        Metrics { registry }
+        registry.register_collector(Box::new(Arc::clone(&sources)));
+        Metrics { registry, sources }
+    }
+
+    /// To be called before [`Metrics::text`]: only the control loop knows the orders.
+    pub fn note(&self, orders: Arc<Vec<Order>>) {
+        self.sources.orders.store(orders);
     }
 
     /// Errors: a formatter that fails, which a `String` does not.
@@ -70,6 +81,7 @@ impl Collector for Sources {
         self.answers(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.snapshot(&mut encoder)?;
+        self.orders(&mut encoder)?;
         self.probes(&mut encoder)?;
         self.refusals(&mut encoder)
     }
@@ -133,12 +145,14 @@ impl Sources {
         let cells = family(encoder, "cells", "Groups of places that are steered alike", MetricType::Gauge)?;
         ConstGauge::new(snapshot.geography().cells as i64).encode(cells)?;
         // The label values outlive the family that borrows them.
-        let (mut serials, mut regions, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut serials, mut regions, mut servers, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (z, served) in snapshot.zones().iter().enumerate() {
             let zone = served.zone.name.to_lowercase().to_ascii();
             let zone = zone.trim_end_matches('.').to_owned();
             let (fleet, state) = snapshot.fleet(z as u32);
             for (r, region) in served.zone.regions.iter().enumerate() {
+                let labels = vec![("zone", zone.clone()), ("region", region.name.to_string())];
+                shares.push((labels, snapshot.standing(z as u32, r as u8).share.part()));
                 for (family, name) in [(Family::V4, "A"), (Family::V6, "AAAA")] {
                     let members = fleet.members(r as u8, family);
                     if members.is_empty() {
@@ -161,6 +175,8 @@ impl Sources {
             }
             serials.push((vec![("zone", zone)], served.serial));
         }
+        let help = "How much of what its health and place would give it the region may take, 0 to 1";
+        gauges(encoder, "region_share_allowed", help, shares)?;
         gauges(encoder, "zone_serial", "SOA serial", serials)?;
         gauges(
             encoder,
@@ -174,6 +190,20 @@ impl Sources {
             "1 unless the server is believed down",
             servers.into_iter().map(|(labels, up)| (labels, u32::from(up))).collect(),
         )
+    }
+
+    fn orders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (orders, now) = (self.orders.load(), timestamp(SystemTime::now()));
+        let mut gauges = family(encoder, "orders", "Orders in force or to come", MetricType::Gauge)?;
+        for action in ["drain", "force_up", "force_down"] {
+            for (state, begun) in [("in_force", true), ("to_come", false)] {
+                let counted =
+                    orders.iter().filter(|order| word(order.action) == action && (order.from <= now) == begun);
+                let labels: Labels<'_> = vec![("action", action), ("state", state)];
+                ConstGauge::new(counted.count() as i64).encode(gauges.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -238,6 +268,14 @@ fn check(target: &Target) -> String {
     }
 }
 
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Drain { .. } => "drain",
+        Action::ForceUp => "force_up",
+        Action::ForceDown => "force_down",
+    }
+}
+
 fn family<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
     name: &'static str,
@@ -251,11 +289,11 @@ fn counter(family: &mut MetricEncoder<'_>, labels: Labels<'_>, count: u64) -> fm
     ConstCounter::new(count).encode(family.encode_family(&labels)?)
 }
 
-fn gauges(
+fn gauges<N: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &'static str,
     help: &'static str,
-    values: Vec<(Vec<(&'static str, String)>, u32)>,
+    values: Vec<(Vec<(&'static str, String)>, N)>,
 ) -> fmt::Result {
     let mut gauges = family(encoder, name, help, MetricType::Gauge)?;
     for (labels, value) in values {

@@ -118,6 +118,9 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn exposition(State(admin): State<Admin>) -> Response {
+    if let Some(view) = view(&admin.events).await {
+        admin.metrics.note(view.orders);
+    }
     match admin.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

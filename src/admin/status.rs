@@ -14,7 +14,7 @@ use super::{Admin, orders, view};
 use crate::config::settings::{Family, Region, Server, Zone};
 use crate::health::stats::{Stats, TargetStats};
 use crate::health::{Target, Verdict};
-use crate::snapshot::standing::{Forced, Mode, Standing};
+use crate::snapshot::standing::{Forced, Standing};
 use crate::snapshot::{Served, TargetId};
 use crate::status::{LoadStatus, RegionStatus, ServerStatus, SnapshotStatus, Status, TargetStatus, ZoneStatus};
 use crate::world::View;
@@ -141,7 +141,7 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             near: region.near.as_deref().map(str::to_owned),
             up_v4: up(Family::V4),
             up_v6: up(Family::V6),
-            mode: mode(standing).to_owned(),
+            mode: standing.describe().to_owned(),
             share_allowed: standing.share.part(),
             share_of_answers: (all > 0.0).then(|| answers_per_s / all),
             answers_per_s,
@@ -182,6 +182,7 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             Verdict::Unknown => "unknown",
             Verdict::Up => "up",
             Verdict::Down => "down",
+            Verdict::Damped => "damped",
         };
         let damped = belief.and_then(|belief| belief.damped?.duration_since(self.now).ok());
         TargetStatus {
@@ -195,18 +196,6 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             last_result_s: stats.map_or(0.0, |stats| stats.since_result(self.instant).as_secs_f64()),
             last_beat_s: self.agents.last_beat(target).map(|since| since.as_secs_f64()),
         }
-    }
-}
-
-fn mode(standing: &Standing) -> &'static str {
-    match (standing.forced, standing.mode) {
-        (Some(Forced::Up), _) => "forced up",
-        (Some(Forced::Down), _) => "forced down",
-        (None, Mode::Steady) => "steady",
-        (None, Mode::Ramping) => "ramping",
-        (None, Mode::Frozen) => "frozen",
-        (None, Mode::Draining) => "draining",
-        (None, Mode::Drained) => "drained",
     }
 }
 
