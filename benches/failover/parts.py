@@ -1,0 +1,198 @@
+"""What the measurements of failover share: a network of their own, toy origins, and the servers that are measured."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORK = ROOT / "target" / "failover"
+PATHS = os.environ["PATH"] + ":/usr/sbin:/sbin"
+ORIGIN_PORT = 8080
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], check=True, **options)
+
+
+def output(*command):
+    return run(*command, capture_output=True, text=True).stdout
+
+
+def install_missing(packages):
+    """`packages`: {tool: Debian package}. No service is to start: only what the script starts itself is measured."""
+    missing = sorted({package for tool, package in packages.items() if not shutil.which(tool, path=PATHS)})
+    if missing:
+        run("apt-get", "update", "-q", stdout=subprocess.DEVNULL)
+        # invoke-rc.d starts nothing that is not of the run level.
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1", SYSTEMD_OFFLINE="1")
+        run("apt-get", "install", "-qy", "--no-install-recommends", *missing, env=environment, stdout=subprocess.DEVNULL)
+
+
+def enter_own_network():
+    """Goes on as root in a new network and process namespace: no packet of ours gets out, none of the host's rules is
+    touched, and every process started here ends with the script."""
+    if os.environ.get("FAILOVER_NAMESPACE") != "own":
+        if os.geteuid() != 0:
+            sys.exit("network namespaces and packet filters need root")
+        os.environ["FAILOVER_NAMESPACE"] = "own"
+        os.environ["PATH"] = PATHS
+        command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv]
+        os.execvp(command[0], command)
+    run("ip", "link", "set", "lo", "up")
+    WORK.mkdir(parents=True, exist_ok=True)
+
+
+def compile_c(name):
+    target = WORK / name
+    run("gcc", "-O2", "-Wall", "-Wextra", "-o", target, HERE / f"{name}.c")
+    return target
+
+
+class Origin:
+    """A toy stream server, a process of its own, that can be harmed and mended."""
+
+    def __init__(self, address, prefix=()):
+        self.address, self.prefix = address, prefix
+        self.start()
+
+    def start(self):
+        command = [*self.prefix, WORK / "origin", self.address, ORIGIN_PORT]
+        self.process = subprocess.Popen([str(word) for word in command])
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+    def mend(self):
+        if self.process.poll() is not None:
+            self.start()
+        else:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGHUP)
+
+
+class Meridian:
+    """A node with its own directory. `zone` is the text of its only zone file."""
+
+    def __init__(self, binary, name, port, zone, settings="", arguments=(), fresh=True):
+        self.binary, self.name, self.port, self.admin = binary, name, port, port + 1
+        self.folder = WORK / name
+        if fresh:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "zones").mkdir(parents=True, exist_ok=True)
+        apex = zone.split('"')[1]
+        (self.folder / "zones" / f"{apex}.toml").write_text(zone)
+        (self.folder / "meridian.toml").write_text(settings)
+        self.arguments = arguments
+        self.start()
+
+    def start(self):
+        self.log = self.folder / "log"
+        # JSON lines, since the lines for people are coloured and may change.
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "serve", "--log", "json", "--listen", f"127.0.0.1:{self.port}", "--admin",
+                 f"127.0.0.1:{self.admin}", *map(str, self.arguments)], cwd=self.folder, stderr=log)
+
+    def cli(self, *words):
+        return output(self.binary, *words, "--server", f"http://127.0.0.1:{self.admin}")
+
+    def status(self):
+        return json.loads(self.cli("status", "--json"))
+
+    def metrics(self):
+        with socket.create_connection(("127.0.0.1", self.admin), timeout=5) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def knows(binary, *command):
+    """Whether this meridian has the command (or the flag of a command)."""
+    done = subprocess.run([binary, *command, "--help"], capture_output=True)
+    return done.returncode == 0
+
+
+def accepts(binary, zone):
+    """Whether this meridian takes the zone file."""
+    folder = WORK / "accepts"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = folder / f"{zone.split(chr(34))[1]}.toml"
+    path.write_text(zone)
+    done = subprocess.run([binary, "check", path], capture_output=True, cwd=folder)
+    return done.returncode == 0
+
+
+def query(name, client=None, number=0):
+    """A query for NAME A; with `client`, an ip_network, in an ECS option (RFC 7871 section 6)."""
+    question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0\0\1\0\1"
+    if client is None:
+        return struct.pack("!6H", number, 0, 1, 0, 0, 0) + question
+    address = client.network_address.packed[: (client.prefixlen + 7) // 8]
+    family = 1 if client.version == 4 else 2
+    ecs = struct.pack("!HHHBB", 8, 4 + len(address), family, client.prefixlen, 0) + address
+    opt = b"\0" + struct.pack("!HHIH", 41, 1232, 0, len(ecs)) + ecs
+    return struct.pack("!6H", number, 0, 1, 0, 0, 1) + question + opt
+
+
+def behind_name(message, at):
+    while message[at] and message[at] < 0xC0:
+        at += 1 + message[at]
+    return at + (2 if message[at] else 1)
+
+
+def addresses(message):
+    at, found = behind_name(message, 12) + 4, []
+    for _ in range(struct.unpack("!H", message[6:8])[0]):
+        at = behind_name(message, at)
+        rtype, _, _, length = struct.unpack("!HHIH", message[at : at + 10])
+        at += 10
+        if rtype == 1:
+            found.append(socket.inet_ntoa(message[at : at + length]))
+        at += length
+    return found
+
+
+def ask(port, wire, timeout=0.5):
+    """The A records of the answer; None when there is no answer in time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(timeout)
+        client.connect(("127.0.0.1", port))
+        try:
+            client.send(wire)
+            return addresses(client.recv(4096))
+        except OSError:
+            return None
+
+
+def wait_until(what, told, seconds):
+    """Waits for `told()`; gives up with words."""
+    deadline = time.monotonic() + seconds
+    while not told():
+        if time.monotonic() > deadline:
+            sys.exit(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+def quantile(values, share):
+    """The smallest value that at least this share of them does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def machine():
+    model = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    return f"{os.cpu_count()} CPUs ({model}), Linux {os.uname().release}"
+
+
+def load_average():
+    return os.getloadavg()[0]
