@@ -52,9 +52,10 @@ def enter_own_network():
 
 
 def compile_c(name):
-    target = WORK / name
-    run("gcc", "-O2", "-Wall", "-Wextra", "-o", target, HERE / f"{name}.c")
-    return target
+    # Another script that runs meanwhile may be about to start it.
+    fresh = WORK / f"{name}.{os.getpid()}"
+    run("gcc", "-O2", "-Wall", "-Wextra", "-o", fresh, HERE / f"{name}.c")
+    return fresh.rename(WORK / name)
 
 
 class Origin:
@@ -111,9 +112,12 @@ class Meridian:
         return json.loads(self.cli("status", "--json"))
 
     def metrics(self):
+        """The Prometheus text as {line without its value: value}."""
         with socket.create_connection(("127.0.0.1", self.admin), timeout=5) as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+            text = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("meridian_"))
+        return {name: float(value) for name, value in lines}
 
 
 def knows(binary, *command):
