@@ -1,14 +1,17 @@
 """What the measurements of failover share: a network of their own, toy origins, and the servers that are measured."""
 
+import ipaddress
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -200,3 +203,78 @@ def machine():
 
 def load_average():
     return os.getloadavg()[0]
+
+
+# Regions of the runs under load: name, place. Region k has the addresses 192.0.2.(10k + 1) and (10k + 2).
+PLACES = {
+    "us-east": "Ashburn",
+    "us-west": "San Jose, US",
+    "eu-west": "London",
+    "eu-central": "Frankfurt",
+    "ap-northeast": "Tokyo",
+    "sa-east": "São Paulo",
+}
+
+
+def region_zone(apex, check="", probes=None):
+    """`probes`: {public address: where it is probed}."""
+    text = f'zone = "{apex}"\nns = ["ns.elsewhere.example"]\n{check}'
+    for k, (region, city) in enumerate(PLACES.items()):
+        text += f'[region.{region}]\nnear = "{city}"\n'
+        for address in public(k):
+            text += f'[[region.{region}.server]]\na = "{address}"\n'
+            text += f'probe = "{probes[address]}"\n' if probes else ""
+    return text + "[stream.live]\nanswers = 1\n"
+
+
+def public(k):
+    return [f"192.0.2.{10 * k + 1}", f"192.0.2.{10 * k + 2}"]
+
+
+def region_of(last_byte):
+    return list(PLACES)[int(last_byte) // 10]
+
+
+def write_queries(path, name, count):
+    """For random public subnets of clients: /24, and of one in five /48 of what the registries have (2000::/12 on)."""
+    rng = random.Random(7871)
+    with open(path, "wb") as file:
+        while count > 0:
+            if rng.random() < 0.2:
+                high = rng.choice([0x2001, 0x2400, 0x2600, 0x2800, 0x2A00, 0x2C00])
+                network = ipaddress.ip_network(((high << 112) | rng.getrandbits(32) << 80, 48))
+            else:
+                network = ipaddress.ip_network((rng.getrandbits(24) << 8, 24))
+            if network.is_global and not network.is_multicast:
+                wire = query(name, network)
+                file.write(struct.pack("!H", len(wire)) + wire)
+                count -= 1
+
+
+class Load:
+    """`shares` at work: what each pass had, as it comes. A pass is a second long, and told a second after its end."""
+
+    def __init__(self, port, name, rate, seconds):
+        write_queries(WORK / "queries", name, rate)
+        command = [str(word) for word in (WORK / "shares", port, WORK / "queries", seconds)]
+        self.passes = []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            one = json.loads(line)
+            one["regions"] = dict.fromkeys(PLACES, 0)
+            for last_byte, count in one["by"].items():
+                one["regions"][region_of(last_byte)] += count
+            self.passes.append(one)
+
+    def wait_for(self, passes):
+        wait_until(f"{passes} seconds of load", lambda: len(self.passes) >= passes or self.process.poll(), passes + 30)
+
+    def end(self):
+        self.reader.join()
+        if self.process.wait() != 0:
+            sys.exit("the load ended with a fault")
+        return self.passes
