@@ -23,7 +23,16 @@ fn target(address: SocketAddr, rise: u32) -> Target {
     let kind = CheckKind::Http(http);
     Target {
         address,
-        check: Arc::new(Check { kind, every: EVERY, timeout: TIMEOUT, fall: FALL, rise, port: address.port() }),
+        check: Arc::new(Check {
+            kind,
+            every: EVERY,
+            timeout: TIMEOUT,
+            fall: FALL,
+            rise,
+            port: address.port(),
+            heartbeat: None,
+        }),
+        beats_of: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meridian::cli::check;
 use meridian::config::admin::Access;
-use meridian::config::settings::{CheckKind, Node, Overrides, TcpLimits};
+use meridian::config::settings::{CheckKind, Heartbeat, Node, Overrides, TcpLimits};
 use meridian::config::{Loaded, load_node, load_zones};
 
 const FILE: &str = "tests/config/node/meridian.toml";
@@ -37,6 +37,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
             read: Duration::from_secs(2),
             pipeline: 16,
         },
+        heartbeat: None,
     };
     assert_eq!(node, expected);
     assert_eq!(shared.regions.len(), 3);
@@ -174,4 +175,58 @@ fn the_example_of_the_docs_is_in_order() {
     assert_eq!((node.listen.len(), node.zones), (2, dir.path().join("zones")));
     assert_eq!(node.tcp, TcpLimits::default(), "the example shows the defaults");
     assert_eq!(shared.regions.len(), 1);
+}
+
+/// What is said of a `meridian.toml` with this `[heartbeat]`, beside a file of keys with this mode.
+fn heartbeat(table: &str, keys: &str, mode: u32) -> (Option<Heartbeat>, Vec<String>) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key_file) = (folder.path().join("meridian.toml"), folder.path().join("heartbeat.keys"));
+    std::fs::write(&file, format!("[heartbeat]\n{table}\n")).unwrap();
+    std::fs::write(&key_file, keys).unwrap();
+    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(mode)).unwrap();
+    let (node, _, faults) = load_node(Some(&file)).unwrap();
+    let folder = format!("{}/", folder.path().display());
+    let said = faults.iter().map(|fault| format!("{}: {}", fault.at, fault.what).replace(&folder, "")).collect();
+    let heartbeat = node
+        .heartbeat
+        .map(|heartbeat| Heartbeat { keys: heartbeat.keys.strip_prefix(&folder).unwrap().to_owned(), ..heartbeat });
+    (heartbeat, said)
+}
+
+const KEYS: &str = "edge MDEyMzQ1Njc4OWFiY2RlZg== 192.0.2.0/24\n";
+
+#[test]
+fn heartbeats_are_received_where_the_file_says() {
+    let expected = |listen: &str| {
+        (Some(Heartbeat { listen: listen.parse().unwrap(), keys: "heartbeat.keys".into() }), Vec::<String>::new())
+    };
+    let keys = "keys = \"heartbeat.keys\"";
+    assert_eq!(heartbeat(&format!("listen = \"[::1]:9054\"\n{keys}"), KEYS, 0o600), expected("[::1]:9054"));
+    assert_eq!(heartbeat(keys, KEYS, 0o600), expected("0.0.0.0:8054"));
+}
+
+#[test]
+fn faults_of_heartbeats_are_told_at_their_places_in_both_files() {
+    let said = |table: &str, keys: &str, mode| heartbeat(table, keys, mode).1;
+    let keys = "keys = \"heartbeat.keys\"";
+    assert_eq!(
+        said("listen = \"0.0.0.0:8054\"", KEYS, 0o600),
+        ["meridian.toml:1:2: [heartbeat] names no file of keys"]
+    );
+    assert_eq!(
+        said(&format!("{keys}\nlisten = \"8054\"\nkey = 1"), KEYS, 0o600),
+        [
+            "meridian.toml:3:10: `heartbeat.listen` is \"8054\", which is no address with a port",
+            "meridian.toml:4:1: unknown key `key` in [heartbeat]",
+        ]
+    );
+    assert_eq!(
+        said(keys, &format!("{KEYS}\nshort c2hvcnQ=\n"), 0o600),
+        ["heartbeat.keys:3:1: the secret of short has 5 bytes, fewer than 16"]
+    );
+    assert_eq!(said(keys, KEYS, 0o644), ["heartbeat.keys:1:1: everybody on this machine can read the keys"]);
+    let missing = said("keys = \"missing.keys\"", KEYS, 0o600);
+    assert!(missing[0].starts_with("meridian.toml:2:8: `heartbeat.keys`: missing.keys: No such file"), "{missing:?}");
+    assert_eq!(said("keys = 3", KEYS, 0o600), ["meridian.toml:2:8: `heartbeat.keys` is a whole number, not a string"]);
 }

@@ -1,8 +1,8 @@
 //! `[check]`: how servers are probed, as written, inherited, and in use.
 //!
 //! A region's check stands over the zone's, and that over the node's. Naming a kind (`http`, `https`, `tcp`, `hls`,
-//! `exec`) replaces the inherited kind with all that is its own, such as port, host and ca; every, timeout, fall and
-//! rise always inherit.
+//! `exec`) replaces the inherited kind with all that is its own, such as port, host and ca; every, timeout, fall, rise
+//! and heartbeat always inherit.
 
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +27,9 @@ const RISE: u32 = 10;
 /// Below this a probe is a load test.
 const MIN_EVERY: Duration = Duration::from_millis(50);
 const MAX_EVERY: Duration = Duration::from_secs(3600);
+/// Faster beats tell nothing more: a probe that confirms takes at least 100 ms.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(20);
+const MAX_HEARTBEAT: Duration = Duration::from_secs(60);
 const MAX_STREAK: i64 = 1000;
 /// Target durations that a live edge may stand.
 const STALE: u32 = 3;
@@ -54,6 +57,7 @@ pub struct CheckSpec {
     untimed: bool,
     fall: Option<u32>,
     rise: Option<u32>,
+    heartbeat: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +111,7 @@ impl CheckSpec {
             untimed,
             fall: table.take("fall").and_then(|item| streak(&item, "up", "down")),
             rise: table.take("rise").and_then(|item| streak(&item, "down", "up")),
+            heartbeat: table.take("heartbeat").and_then(|item| units::read(&item, MIN_HEARTBEAT..=MAX_HEARTBEAT)),
         };
         table.finish(mend);
         spec
@@ -130,6 +135,7 @@ impl CheckSpec {
             untimed: self.untimed || base.untimed,
             fall: self.fall.or(base.fall),
             rise: self.rise.or(base.rise),
+            heartbeat: self.heartbeat.or(base.heartbeat),
         }
     }
 
@@ -243,6 +249,7 @@ impl CheckSpec {
             fall: self.fall.unwrap_or(FALL),
             rise: self.rise.unwrap_or(RISE),
             port,
+            heartbeat: self.heartbeat,
         })
     }
 }

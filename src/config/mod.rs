@@ -19,6 +19,7 @@ pub mod settings;
 mod aliases;
 mod check;
 mod from;
+mod heartbeat;
 mod records;
 mod region;
 mod rules;

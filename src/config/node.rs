@@ -14,7 +14,7 @@ use super::diagnostic::Diagnostic;
 use super::settings::{Node, TcpLimits};
 use super::tree::{File, Item, Table};
 use super::zone_file::Shared;
-use super::{load, region, syntax, units};
+use super::{heartbeat, load, region, syntax, units};
 
 /// Read without being named, when it is there.
 pub const DEFAULT_FILE: &str = "meridian.toml";
@@ -38,6 +38,7 @@ impl Default for Node {
             admin: known(ADMIN),
             access: Access::default(),
             tcp: TcpLimits::default(),
+            heartbeat: None,
         }
     }
 }
@@ -83,6 +84,7 @@ fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {
         admin: table.take("admin").and_then(&mut admin).unwrap_or(default.admin),
         tcp: table.take("limits").and_then(|item| item.table()).map(limits).unwrap_or(default.tcp),
         access,
+        heartbeat: table.take("heartbeat").and_then(|item| heartbeat::read(item.table()?, base, socket, belongs_above)),
     };
     let shared = shared(&mut table);
     table.done();

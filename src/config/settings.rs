@@ -125,6 +125,8 @@ pub struct Check {
     pub rise: u32,
     /// 0 only where an `exec` check has none.
     pub port: u16,
+    /// How often an agent beside the server beats; a beat that is late makes the node probe at once.
+    pub heartbeat: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -280,6 +282,17 @@ pub struct Node {
     /// Who may use it.
     pub access: Access,
     pub tcp: TcpLimits,
+    /// `None`: no heartbeats are received.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// Where heartbeats are received, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// UDP.
+    pub listen: SocketAddr,
+    /// The file of keys that agents and this node share.
+    pub keys: PathBuf,
 }
 
 /// What was given on the command line; it beats the file. Empty lists mean "not given".
@@ -305,6 +318,7 @@ impl Node {
             admin: flags.admin.unwrap_or(self.admin),
             access: self.access,
             tcp: self.tcp,
+            heartbeat: self.heartbeat,
         }
     }
 }

@@ -13,16 +13,18 @@
 //! * `exec`: a program of the operator's as a probe, bounded in time and output.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
 //! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
+//! * [`beats`]: heartbeats of agents beside the servers.
 //! * `oversight`: the alarm for probes that have stopped.
 //! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
 //! * `meter`: a bound on the bytes of one answer.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::settings::Check;
 
+pub mod beats;
 pub mod doubts;
 mod exec;
 pub mod hls;
@@ -43,6 +45,8 @@ pub use prober::{Event, Prober};
 pub struct Target {
     pub address: SocketAddr,
     pub check: Arc<Check>,
+    /// The server's public address, where the check expects heartbeats of it.
+    pub beats_of: Option<IpAddr>,
 }
 
 /// What is believed of a target.

@@ -54,8 +54,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_target_is_overdue_ten_intervals_and_some_grace_after_its_last_result() {
         let (every, timeout) = (Duration::from_millis(500), Duration::from_millis(250));
-        let check = Check { kind: CheckKind::Tcp, every, timeout, fall: 3, rise: 10, port: 1 };
-        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check) };
+        let check = Check { kind: CheckKind::Tcp, every, timeout, fall: 3, rise: 10, port: 1, heartbeat: None };
+        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None };
         let stats = TargetStats::new(Arc::new(target), Verdict::Unknown);
         let overdue = || is_overdue(&stats, tokio::time::Instant::now().into_std());
         for kind in [Kind::Success, Kind::Hard, Kind::Silence] {

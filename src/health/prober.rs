@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::doubts::{Doubter, Doubts};
+use super::doubts::{Doubter, Doubts, News};
 use super::http::{Gone, Kept};
 use super::oversight::oversee;
 use super::patience::{alarm, patiently};
@@ -144,8 +144,11 @@ impl Prober {
             self.by_address.entry(stats.target.address).or_default().push(stats.clone());
         }
         self.stats.publish(order);
-        let doubts = self.tasks.iter().map(|(target, running)| (Arc::clone(target), Arc::clone(&running.doubts)));
-        self.doubter.publish(doubts.collect());
+        let lines = self
+            .tasks
+            .iter()
+            .map(|(target, running)| (Arc::clone(target), (Arc::clone(&running.doubts), Arc::clone(&running.stats))));
+        self.doubter.publish(lines.collect());
         self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
     }
 
@@ -316,7 +319,10 @@ impl Watcher {
                         tracker.idle_closed(now());
                     }
                 }
-                doubt = self.doubts.next() => tracker.doubt(now(), doubt.confirmations, doubt.timeout),
+                news = self.doubts.next() => match news {
+                    News::Doubt(doubt) => tracker.doubt(now(), doubt.confirmations, doubt.timeout),
+                    News::Cleared => tracker.clear_doubt(now()),
+                },
                 permit = self.shared.events.reserve(), if unsent.is_some() => match (permit, unsent.take()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => return,
@@ -367,6 +373,12 @@ impl Watcher {
 
     fn sample(&self, outcome: Outcome) -> Sample {
         match outcome {
+            // A server may know better than its answer shows.
+            Outcome::Success { .. } if self.doubts.is_not_ready() => {
+                let cause: Arc<str> = "its agent says it is not ready".into();
+                self.stats.count_failure(Kind::Hard, &cause);
+                Sample::Hard(cause)
+            }
             Outcome::Success { rtt } => {
                 self.stats.count_success(rtt);
                 Sample::Success { rtt }

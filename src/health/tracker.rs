@@ -22,6 +22,7 @@
 //!
 //! Pure: knows no socket and no clock, so every rule is tested in virtual time.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,8 @@ pub struct Tracker {
     in_flight: u32,
     /// The probe whose silence raised the suspicion.
     waiting: Option<u64>,
+    /// Probes of a doubt that was cleared: their time-outs tell nothing.
+    void: Range<u64>,
     next: Option<Instant>,
     /// When the last probe of the regular cadence went out.
     regular: Instant,
@@ -161,6 +164,7 @@ impl Tracker {
             number: 0,
             in_flight: 0,
             waiting: None,
+            void: 0..0,
             next: Some(first),
             regular: first,
             gap_from: first,
@@ -215,6 +219,9 @@ impl Tracker {
         if was_waiting && matches!(sample, Sample::Silence(_)) {
             // On its way when a doubt came: its time-out tells nothing that was not suspected already.
             return Report { keep_waiting: true, ..Report::default() };
+        }
+        if self.void.contains(&id.number) && matches!(sample, Sample::Silence(_)) {
+            return Report::default();
         }
         if was_waiting {
             self.waiting = None;
@@ -279,6 +286,20 @@ impl Tracker {
             }
         }
         self.next = Some(now);
+    }
+
+    /// What raised the doubt has been taken back, such as by a heartbeat that came late. Time-outs of the doubt's own
+    /// probes tell nothing any more; hard failures do. An ordinary suspicion stays, so that a target that is silent is
+    /// found out however often it is doubted and cleared: the next answer ends it, `fall` failures make it down.
+    pub fn clear_doubt(&mut self, now: Instant) {
+        let State::Suspect { failures, gap, doubt } = &mut self.state else { return };
+        let Some(doubt) = doubt.take() else { return };
+        if *gap == SILENCE_GAP {
+            *failures = failures.saturating_sub(doubt.failures);
+            self.in_flight = self.in_flight.saturating_sub(doubt.in_flight);
+            self.void = doubt.after + 1..self.number + 1;
+        }
+        self.plan_confirmation(now);
     }
 
     /// Whether a doubt is being settled.

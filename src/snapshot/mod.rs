@@ -271,7 +271,8 @@ fn target_of(zone: &Zone, region: usize, server: usize, family: Family) -> Optio
     let server: &Server = &region.servers[server];
     let check = region.check.clone()?;
     let address = server.address(family)?;
-    Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check })
+    let beats_of = check.heartbeat.map(|_| address);
+    Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check, beats_of })
 }
 
 /// The regions that clients may be sent to: weight 0 takes none.

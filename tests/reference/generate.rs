@@ -178,6 +178,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         fall: 3,
         rise: 10,
         port: PROBE_PORT,
+        heartbeat: None,
     };
     let servers: Vec<Server> = servers
         .iter()

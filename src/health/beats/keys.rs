@@ -293,11 +293,15 @@ mod tests {
 
     #[test]
     fn keys_stand_one_a_line_with_comments_between() {
-        let text = format!("# old\nedge {SECRET}\r\n\n  fra\t{SECRET}  192.0.2.0/24,2001:db8::1 # new\nbare {}", &SECRET[..22]);
+        let text = format!(
+            "# old\nedge {SECRET}\r\n\n  fra\t{SECRET}  192.0.2.0/24,2001:db8::1 # new\nbare {}",
+            &SECRET[..22]
+        );
         let keys = Keys::parse(&text).unwrap();
         assert_eq!((keys.len(), &*keys.first().name), (3, "edge"));
         let (edge, fra) = (keys.get("edge").unwrap(), keys.get("fra").unwrap());
-        for (address, of_fra) in [("192.0.2.7", true), ("198.51.100.1", false), ("2001:db8::1", true), ("2001:db8::2", false)]
+        for (address, of_fra) in
+            [("192.0.2.7", true), ("198.51.100.1", false), ("2001:db8::1", true), ("2001:db8::2", false)]
         {
             let address = address.parse().unwrap();
             assert!(edge.may_speak_for(address));

@@ -356,8 +356,11 @@ pub(super) mod tests {
     }
 
     fn packets() -> impl Strategy<Value = Packet> {
-        let challenges = (any::<u64>(), any::<u64>(), nonces())
-            .prop_map(|(instance, sequence, nonce)| Challenge { instance, sequence, nonce });
+        let challenges = (any::<u64>(), any::<u64>(), nonces()).prop_map(|(instance, sequence, nonce)| Challenge {
+            instance,
+            sequence,
+            nonce,
+        });
         prop_oneof![beats().prop_map(Packet::Beat), challenges.prop_map(Packet::Challenge)]
     }
 

@@ -590,3 +590,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_cleared_doubt_leaves_an_ordinary_suspicion_that_one_answer_ends() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(60), |_, _| Nothing);
+    play.tracker.clear_doubt(play.start + ms(60));
+    assert!(!play.tracker.is_in_doubt());
+    play.until(ms(2_000), |_, n| if n < 2 { Nothing } else { After(ms(1)) });
+    assert_eq!(play.verdicts(), [], "time-outs of the doubt's own probes count for nothing");
+}
+
+#[test]
+fn a_silent_target_is_down_however_often_it_is_doubted_and_cleared() {
+    let mut play = Play::up(RULES);
+    play.until(ms(20), |_, _| unreachable!());
+    let mut now = ms(20);
+    while play.verdicts().is_empty() && now < ms(5_000) {
+        play.tracker.doubt(play.start + now, 2, ms(100));
+        play.until(now + ms(30), |_, _| Nothing);
+        play.tracker.clear_doubt(play.start + now + ms(30));
+        now += ms(120);
+        play.until(now, |_, _| Nothing);
+    }
+    assert_eq!(play.verdicts(), [Verdict::Down]);
+    assert!(play.changes[0].0 <= ms(500), "{:?}", play.changes);
+}
+
+#[test]
+fn a_refusal_counts_though_the_doubt_was_cleared() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(22), |_, _| No(ms(0)));
+    play.tracker.clear_doubt(play.start + ms(22));
+    play.until(ms(100), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+}
+
+#[test]
+fn clearing_without_a_doubt_does_nothing() {
+    let mut play = Play::up(RULES);
+    play.tracker.clear_doubt(play.start);
+    play.until(ms(2_000), |_, _| After(ms(1)));
+    assert!(play.gaps()[1..].iter().all(|gap| *gap >= ms(400)), "{:?}", play.gaps());
+}
