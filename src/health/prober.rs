@@ -362,7 +362,7 @@ impl Watcher {
             match patiently(&mut exchange, patience).await {
                 Some((outcome, kept)) => Landed::Done { id, outcome, kept },
                 // Dropped with this future, the program is killed.
-                None if process => Landed::Silent { id, rest: pending().boxed() },
+                None if process => Landed::Silent { id, patience, rest: pending().boxed() },
                 None => {
                     let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
                     Landed::Silent { id, patience, rest: rest.boxed() }

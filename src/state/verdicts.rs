@@ -57,7 +57,7 @@ impl Saved {
         let up = match belief.verdict {
             Verdict::Unknown => return None,
             Verdict::Up => true,
-            Verdict::Down => false,
+            Verdict::Down | Verdict::Damped => false,
         };
         Some(Saved {
             address: target.address,
