@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -30,12 +31,13 @@ use crate::config::settings::Node as Settings;
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
+use crate::health::beats::Beats;
 use crate::health::{Prober, Verdict};
-use crate::journal::Journal;
+use crate::journal::{Kind, Note};
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
-use crate::world::World;
+use crate::state::keeper::Keeper;
 
 /// A server that has not answered its first probe by then counts as up.
 const FIRST_ROUND: Duration = Duration::from_secs(2);
@@ -103,7 +105,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, tcp, admin: admin_address, access, .. } = own.node.clone();
+    let Settings { listen, workers, tcp, admin: admin_address, access, state, .. } = own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
     let files = blocking(move || own.load(None)).await?.map_err(refused)?;
@@ -114,6 +116,9 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let on_load = Arc::clone(&gate);
     let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
     warnings.iter().for_each(control::log);
+    let (keeper, restored) = blocking(move || Keeper::start(&state)).await?;
+    let journal = restored.journal.clone();
+    let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
     let mut prober = Prober::new(verdict_sender);
@@ -126,13 +131,11 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     watcher.watch(seen.inputs, seen.fingerprint);
     let ledger = Arc::new(Ledger::default());
     ledger.adopt(snapshot.counters());
-    let world = World::new(&snapshot);
     let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
     let tally = Arc::new(Tally::default());
 
     let parts = Parts {
         published: Arc::clone(&published),
-        world,
         load: Arc::new(move |previous, beliefs| loader.load(previous, beliefs)),
         watcher,
         prober,
@@ -140,9 +143,11 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         events: event_receiver,
         ledger: Arc::clone(&ledger),
         tally: Arc::clone(&tally),
+        beats: beats.clone(),
+        keeper,
+        restored,
     };
-    let control = tokio::spawn(control::run(parts, stop.clone()));
-    let journal = Journal::in_memory();
+    let control = control::start(parts, stop.clone());
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
         ledger,
@@ -161,7 +166,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         ready: is_ready,
         metrics: Arc::new(metrics::Metrics::new(Arc::clone(&figures))),
         gate: Arc::clone(&gate),
-        journal,
+        journal: journal.clone(),
         stats: figures.stats.clone(),
         agents: Arc::new(NoAgents),
         rates,
@@ -178,6 +183,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
     let _ = figures.connections.set(Arc::clone(running.connections()));
     ready.send_replace(true);
+    journal.note(Timestamp::now(), Note::new(Kind::Started, format!("version {}", env!("CARGO_PKG_VERSION"))));
     let now = published.load();
     info!(
         dns = %list(&dns),

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use meridian::config::settings::{CheckKind, Policy, Zone};
+use meridian::config::settings::{CheckKind, Policy, Transport, Zone};
 use meridian::config::{Shared, load_zones};
 use meridian::geo::{Continent, CountryCode, Match, SubdivisionCode};
 
@@ -93,6 +93,26 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(rrsets, expected);
     assert_eq!(&*zone.records[5].rdata[0], b"\x04live\x06stream\x07example\0");
     assert_eq!(&*zone.records[8].rdata[0], [10, 0, 0, 1]);
+}
+
+#[test]
+fn playlists_and_programs_are_checks_too() {
+    let zone = good("hls-and-exec.toml");
+    let checks: Vec<_> = zone.regions.iter().map(|region| region.check.as_deref().expect("a check")).collect();
+    let [london, ashburn, singapore, santiago] = &checks[..] else { panic!("four regions") };
+    let CheckKind::Hls { http, transport: Transport::Tls(Some(_)), stale: 4 } = &london.kind else {
+        panic!("{london:?}")
+    };
+    assert_eq!((http.path.as_str(), http.host.as_str(), london.port), ("/live/index.m3u8", "stream.example", 443));
+    assert_eq!((&http.status[..], &http.contains), (&[200][..], &None));
+    let CheckKind::Hls { http, transport: Transport::Plain, stale: 3 } = &ashburn.kind else { panic!("{ashburn:?}") };
+    assert_eq!((http.path.as_str(), http.host.as_str(), ashburn.port), ("/live.m3u8", "origin.stream.example", 80));
+    let CheckKind::Exec(exec) = &singapore.kind else { panic!("{singapore:?}") };
+    assert_eq!((exec.program.to_str(), &exec.arguments[..]), (Some("/bin/sh"), &["-c".into(), "exit 0".into()][..]));
+    assert_eq!((exec.host.as_deref(), singapore.port), (Some("stream.example"), 0), "the one stream, and no port");
+    assert_eq!((singapore.every, singapore.timeout), (Duration::from_secs(10), Duration::from_secs(5)));
+    let CheckKind::Exec(exec) = &santiago.kind else { panic!("{santiago:?}") };
+    assert_eq!((exec.host.as_deref(), santiago.port), (Some("origin.stream.example"), 1935));
 }
 
 #[test]

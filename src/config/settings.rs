@@ -49,6 +49,13 @@ pub struct Zone {
     pub digest: u64,
 }
 
+impl Zone {
+    /// The apex as labels, orders and journals have it: in lower case, without the final dot.
+    pub fn label(&self) -> Arc<str> {
+        self.name.to_lowercase().to_ascii().trim_end_matches('.').into()
+    }
+}
+
 /// Timers of the synthesised SOA, in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Soa {

@@ -41,6 +41,7 @@ struct Rig {
     verdicts: mpsc::Sender<health::Event>,
     events: mpsc::Sender<Event>,
     tally: Arc<Tally>,
+    journal: Journal,
     parts: Option<Parts>,
     stop: CancellationToken,
 }
@@ -48,16 +49,15 @@ struct Rig {
 impl Rig {
     fn new(servers: usize, load: Load) -> Rig {
         let snapshot = compile(&zone(servers), &Beliefs::new(), None);
-        let world = World::new(&snapshot);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
         let (verdicts, verdict_receiver) = mpsc::channel(4096);
         let (events, event_receiver) = mpsc::channel(QUEUE);
         // The probes' own words go nowhere: the test speaks for them.
         let (elsewhere, _) = mpsc::channel(1);
         let tally = Arc::new(Tally::default());
+        let (keeper, restored) = Keeper::in_memory();
         let parts = Parts {
             published: Arc::clone(&published),
-            world,
             load,
             watcher: Watcher::start(|| true).unwrap(),
             prober: Prober::new(elsewhere),
@@ -65,12 +65,16 @@ impl Rig {
             events: event_receiver,
             ledger: Arc::new(Ledger::default()),
             tally: Arc::clone(&tally),
+            beats: Beats::default(),
+            keeper,
+            restored,
         };
-        Rig { published, verdicts, events, tally, parts: Some(parts), stop: CancellationToken::new() }
+        let journal = parts.restored.journal.clone();
+        Rig { published, verdicts, events, tally, journal, parts: Some(parts), stop: CancellationToken::new() }
     }
 
     fn run(&mut self) {
-        tokio::spawn(run(self.parts.take().expect("runs once"), self.stop.clone()));
+        start(self.parts.take().expect("runs once"), self.stop.clone());
     }
 
     fn target(&self, position: usize) -> Target {

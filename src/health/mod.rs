@@ -25,10 +25,12 @@ use std::sync::Arc;
 use crate::config::settings::Check;
 
 pub mod beats;
+pub mod damping;
 pub mod doubts;
 mod exec;
 pub mod hls;
 mod http;
+pub mod judge;
 mod meter;
 mod oversight;
 mod patience;

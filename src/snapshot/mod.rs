@@ -208,6 +208,11 @@ impl Snapshot {
         &self.compiled.targets
     }
 
+    /// The (zone, region) pairs that a target is part of.
+    pub fn users(&self, target: TargetId) -> &[(u32, u8)] {
+        &self.compiled.used_by[target.0 as usize]
+    }
+
     pub fn verdict(&self, target: TargetId) -> Verdict {
         self.verdicts[target.0 as usize]
     }

@@ -1,7 +1,9 @@
 //! Real sockets on loopback.
 
 mod answers;
+mod exec;
 mod faults;
+mod hls;
 mod hostile;
 mod lifecycle;
 mod tls;
