@@ -12,6 +12,7 @@
 //! * [`hls`]: whether the live edge of a playlist moves on.
 //! * `exec`: a program of the operator's as a probe, bounded in time and output.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
+//! * [`judge`]: how the verdicts of several vantages make one ruling, and [`damping`] of those that flap. Pure.
 //! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
 //! * [`beats`]: heartbeats of agents beside the servers.
 //! * `oversight`: the alarm for probes that have stopped.
@@ -36,6 +37,7 @@ mod oversight;
 mod patience;
 pub mod probe;
 pub mod prober;
+pub mod rtt;
 pub mod stats;
 mod tls;
 pub mod tracker;

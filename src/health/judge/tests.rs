@@ -200,6 +200,8 @@ fn the_votes_of_a_silent_vantage_are_dropped_but_never_our_own() {
         judge.vote(&target(0), vote(vantage, Down), now);
         judge.vote(&target(1), vote(vantage, Up), now);
     }
+    // After its first vote iad saw all of one group down.
+    judge.tick(now);
     assert_eq!(verdict(&judge, 0), Down);
     judge.heard("fra", now + s(5));
     assert_eq!(judge.due(), Some(now + s(10)));
