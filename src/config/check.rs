@@ -174,8 +174,8 @@ impl CheckSpec {
                 "port" => fault.help("the port is the value of `tcp` itself"),
                 "ca" if hls => fault.help("remove it, or `tls = false`"),
                 "ca" => fault.help("remove it, or check by https"),
-                "tls" => fault.help("remove it: http is without TLS and https with it; hls can be either"),
-                "stale" => fault.help("remove it, or check by hls"),
+                "tls" if judged => fault.help("remove it: http is without TLS and https with it; hls can be either"),
+                "tls" | "stale" => fault.help("remove it, or check by hls"),
                 "status" | "contains" if hls => {
                     fault.rule("the answer must be a playlist, with status 200").help("remove it")
                 }

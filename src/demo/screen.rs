@@ -84,6 +84,7 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Serving => "serving,",
         Mode::Failing => "failing,",
+        Mode::Frozen { .. } => "frozen,",
         Mode::Hung => "hung,",
         Mode::Killed => "killed,",
     }
