@@ -19,10 +19,12 @@
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
+//! * [`agent`]: heartbeats from beside a stream server.
 //! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod answer;
 pub mod cli;
 pub mod config;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 wrong usage.
 
+pub mod agent;
 pub mod ask;
 pub mod check;
 pub mod delegation;
@@ -55,6 +56,8 @@ enum Command {
     Geoip(GeoipCommand),
     /// Print the records to put in the parent zone: NS and glue
     Delegation(delegation::DelegationArgs),
+    /// Send heartbeats and load from beside a stream server
+    Agent(agent::AgentArgs),
     /// Print completions for a shell
     Completions { shell: Shell },
 }
@@ -173,6 +176,7 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => explain::run(&args, &mut anstream::stdout()),
         Command::Geoip(command) => geoip(command, &mut anstream::stdout()),
         Command::Delegation(args) => delegation::run(&args, &mut anstream::stdout()),
+        Command::Agent(args) => agent::run(args, &mut anstream::stdout()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut io::stdout());
             Ok(0)
