@@ -123,6 +123,3 @@ async fn reread(mut file: KeyFile, key: watch::Sender<Arc<Key>>) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
