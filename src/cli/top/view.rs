@@ -12,7 +12,7 @@ use crate::cli::events::said;
 use crate::cli::show::{harmless, percent, rate, span};
 use crate::cli::status::{Ease, REGION, headline, region_ease, region_row, server_ease, server_row};
 use crate::journal::Entry;
-use crate::status::{RegionStatus, Status};
+use crate::status::{RegionStatus, ServerStatus, Status};
 
 /// Events kept to scroll through.
 const EVENTS: usize = 500;
@@ -207,20 +207,21 @@ impl Screen {
             Ease::Well => 2,
         });
         let room = usize::from(area.height.saturating_sub(2));
-        let rows = servers.iter().take(room).map(|server| {
-            let cells = server_row(server, at).into_iter().map(|text| harmless(&text));
-            Row::new(cells.enumerate().map(|(i, text)| aligned(text, i == 4))).style(self.style(server_ease(server)))
-        });
+        let cells = |server: &&ServerStatus| server_row(server, at).iter().map(|text| harmless(text)).collect();
+        let texts: Vec<Vec<String>> = servers.iter().take(room).map(cells).collect();
         let header = ["server", "verdict", "since", "cause", "RTT ms", "load"];
+        // The cause gets what the others leave.
+        let widest = |i: usize, most: usize| {
+            let widths = texts.iter().map(|row| row[i].chars().count()).chain([header[i].len()]);
+            Constraint::Length(widths.max().unwrap_or(0).min(most) as u16)
+        };
+        let widths =
+            [widest(0, 40), widest(1, 22), widest(2, 14), Constraint::Fill(1), widest(4, 12), widest(5, 34)];
+        let rows = texts.iter().zip(&servers).map(|(row, server)| {
+            let cells = row.iter().enumerate().map(|(i, text)| aligned(text.clone(), i == 4));
+            Row::new(cells).style(self.style(server_ease(server)))
+        });
         let header = header.iter().enumerate().map(|(i, text)| aligned((*text).to_owned(), i == 4));
-        let widths = [
-            Constraint::Max(40),
-            Constraint::Max(18),
-            Constraint::Length(7),
-            Constraint::Fill(2),
-            Constraint::Length(6),
-            Constraint::Fill(1),
-        ];
         let hidden = servers.len().saturating_sub(room);
         let more = if hidden > 0 { format!(", {hidden} more") } else { String::new() };
         let title = harmless(&format!("servers of {} of {zone}{more}", region.name));
