@@ -102,14 +102,24 @@ int main(int argc, char **argv) {
         /* Refused while the server is not up yet: the next one may get through. */
         if (send(client, query, length, 0) == (ssize_t)length) asked++;
         next += PERIOD_NS;
-        struct timespec until = {next / 1000000000, next % 1000000000};
-        ssize_t got;
-        /* Until the next tick answers are taken as they come, so that each is stamped when it arrives. */
-        for (long long left; (left = next - now_ns()) > 0;) {
+        for (;;) {
+            /* The harm is done at any moment between two queries: at one of them, the wait for the next would always be
+             * part of the figure. */
+            int harm_first = ready && !harmed && ready + phase < next;
+            long long left = (harm_first ? ready + phase : next) - now_ns();
+            if (left <= 0 && harm_first) {
+                harmed = now_ns();
+                harm(argv + 6);
+                /* What was missed meanwhile is not made up for at once. */
+                if (next < now_ns()) next = now_ns();
+                continue;
+            }
+            if (left <= 0) break;
             /* Not SO_RCVTIMEO, which counts in the kernel's ticks of several milliseconds. */
             struct pollfd readable = {client, POLLIN, 0};
-            if (ppoll(&readable, 1, &(struct timespec){0, left}, NULL) < 1) break;
-            if ((got = recv(client, answer, sizeof answer, MSG_DONTWAIT)) < 12) break;
+            if (ppoll(&readable, 1, &(struct timespec){0, left}, NULL) < 1) continue;
+            ssize_t got = recv(client, answer, sizeof answer, MSG_DONTWAIT);
+            if (got < 12) continue;
             long long at = now_ns();
             answered++;
             int some = first_address(answer, got, &found, &ttl);
@@ -122,12 +132,6 @@ int main(int argc, char **argv) {
                        (at - harmed) * 1e-6, text, some ? ttl : 0, answer[3] & 15, asked, answered);
                 return 0;
             }
-        }
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
-        if (ready && !harmed && now_ns() >= ready + phase) {
-            harmed = now_ns();
-            harm(argv + 6);
-            next = now_ns();
         }
     }
     printf("{\"ms\": null, \"ready\": %s, \"asked\": %ld, \"answered\": %ld}\n", ready ? "true" : "false", asked, answered);
