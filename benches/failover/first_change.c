@@ -128,8 +128,9 @@ int main(int argc, char **argv) {
             } else if (harmed) {
                 char text[INET_ADDRSTRLEN] = "none";
                 if (some) inet_ntop(AF_INET, &found, text, sizeof text);
-                printf("{\"ms\": %.3f, \"to\": \"%s\", \"ttl\": %u, \"rcode\": %d, \"asked\": %ld, \"answered\": %ld}\n",
-                       (at - harmed) * 1e-6, text, some ? ttl : 0, answer[3] & 15, asked, answered);
+                printf("{\"ms\": %.3f, \"to\": \"%s\", \"ttl\": %u, \"rcode\": %d, ", (at - harmed) * 1e-6, text,
+                       some ? ttl : 0, answer[3] & 15);
+                printf("\"asked\": %ld, \"answered\": %ld}\n", asked, answered);
                 return 0;
             }
         }
