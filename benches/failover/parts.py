@@ -97,6 +97,10 @@ class Origin:
             self.signal(signal.SIGHUP)
 
 
+class Refused(Exception):
+    """What meridian's command line said no to."""
+
+
 class Meridian:
     """A node with its own directory. `zone` is the text of its only zone file."""
 
@@ -121,7 +125,11 @@ class Meridian:
                  f"127.0.0.1:{self.admin}", *map(str, self.arguments)], cwd=self.folder, stderr=log)
 
     def cli(self, *words):
-        return output(self.binary, *words, "--server", f"http://127.0.0.1:{self.admin}")
+        command = [self.binary, *words, "--server", f"http://127.0.0.1:{self.admin}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Refused(f"meridian {' '.join(words)}: exit code {done.returncode}: {done.stderr or done.stdout}")
+        return done.stdout
 
     def status(self):
         return json.loads(self.cli("status", "--json"))
