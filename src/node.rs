@@ -24,14 +24,14 @@ use tracing::info;
 use crate::admin::access::Gate;
 use crate::admin::events::STREAMS;
 use crate::admin::rates::Rates;
-use crate::admin::status::NoAgents;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
-use crate::config::settings::Node as Settings;
+use crate::config::settings::{Heartbeat, Node as Settings};
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
-use crate::health::beats::Beats;
+use crate::health::beats::keys::{KeyFile, Unusable};
+use crate::health::beats::{Beats, Receiver};
 use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
 use crate::server::counters::Ledger;
@@ -41,6 +41,8 @@ use crate::state::keeper::Keeper;
 
 /// A server that has not answered its first probe by then counts as up.
 const FIRST_ROUND: Duration = Duration::from_secs(2);
+/// Words about agents on their way to the journal.
+const AGENT_EVENTS: usize = 1024;
 /// Verdicts on their way to the control loop.
 const VERDICTS: usize = 4096;
 
@@ -54,6 +56,12 @@ pub enum StartError {
         address: SocketAddr,
         cause: io::Error,
     },
+    /// Of heartbeats.
+    Heartbeat {
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    Keys(Unusable),
     /// The system gives no thread or file descriptor.
     System(io::Error),
 }
@@ -71,6 +79,14 @@ impl fmt::Display for StartError {
                     f,
                     "cannot listen on {address} (admin): {cause}\n  help: stop the other program, or choose with --admin"
                 )
+            }
+            StartError::Heartbeat { address, cause } => {
+                let help = "stop the other program, or choose with `listen` in [heartbeat]";
+                write!(f, "cannot listen on {address} (heartbeats): {cause}\n  help: {help}")
+            }
+            StartError::Keys(cause) => {
+                let help = "`keys` in [heartbeat] names the file; `meridian agent --new-key NAME` prints a line for it";
+                write!(f, "the keys of heartbeats cannot be used: {cause}\n  help: {help}")
             }
             StartError::System(error) => write!(f, "not started: {error}"),
         }
@@ -105,9 +121,19 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, tcp, admin: admin_address, access, state, .. } = own.node.clone();
+    let Settings { listen, workers, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
+    let heartbeat = heartbeat.filter(|_| own.is_sound());
+    let receiver = heartbeat.as_ref().map(|heartbeat| {
+        let address = heartbeat.listen;
+        Receiver::bind(address).map_err(|cause| StartError::Heartbeat { address, cause })
+    });
+    let receiver = receiver.transpose()?;
+    let keys = match heartbeat {
+        Some(Heartbeat { keys, .. }) => Some(blocking(move || KeyFile::open(&keys)).await?.map_err(StartError::Keys)?),
+        None => None,
+    };
     let files = blocking(move || own.load(None)).await?.map_err(refused)?;
     let (sockets, listener) = bound.expect("a node file that is not sound was refused just now");
     let admin_address = listener.local_addr().map_err(StartError::System)?;
@@ -147,6 +173,13 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         keeper,
         restored,
     };
+    if let Some((receiver, keys)) = receiver.zip(keys) {
+        let (sender, told) = mpsc::channel(AGENT_EVENTS);
+        let ear = parts.prober.doubter();
+        receiver.serve(keys, beats.clone(), ear, sender, stop.clone()).map_err(StartError::System)?;
+        tokio::spawn(admin::agents::note(told, journal.clone()));
+    }
+    beats.retarget(published.load().targets());
     let control = control::start(parts, stop.clone());
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
@@ -168,7 +201,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         gate: Arc::clone(&gate),
         journal: journal.clone(),
         stats: figures.stats.clone(),
-        agents: Arc::new(NoAgents),
+        agents: Arc::new(beats),
         rates,
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),

@@ -15,6 +15,7 @@
 //! [`listen`] bounds what clients can take, [`access`] who may do what. Errors are `{"error": "…"}`.
 
 pub mod access;
+pub mod agents;
 pub mod body;
 pub mod events;
 pub mod impatient;

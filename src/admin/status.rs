@@ -27,19 +27,6 @@ pub trait Agents: Send + Sync {
     fn last_beat(&self, target: &Target) -> Option<Duration>;
 }
 
-/// A node that hears of none.
-pub struct NoAgents;
-
-impl Agents for NoAgents {
-    fn load(&self, _: IpAddr) -> Option<LoadStatus> {
-        None
-    }
-
-    fn last_beat(&self, _: &Target) -> Option<Duration> {
-        None
-    }
-}
-
 /// Everything that a status is made of, at one instant.
 pub struct Facts<'a, S> {
     pub view: &'a View,

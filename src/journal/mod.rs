@@ -58,6 +58,9 @@ pub enum Kind {
     AgentFound,
     AgentLost,
     AgentRefused,
+    /// An agent said that its server takes nobody, or does again.
+    AgentNotReady,
+    AgentReady,
     /// Something that a person should look at.
     Alarm,
 }
