@@ -11,17 +11,20 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use super::probe::Outcome;
 use crate::config::settings::ExecCheck;
 
 /// Bytes of each of the two outputs that are looked at.
 const MAX_LOOK: usize = 4096;
+/// For reading what is in the pipes once a program has ended.
+const GRACE: Duration = Duration::from_millis(50);
 /// Bytes of the first line that become the cause.
 const MAX_CAUSE: usize = 200;
 
@@ -52,15 +55,15 @@ impl Exec {
             let output = async { tokio::join!(out.read(stdout), err.read(stderr)) };
             let mut output = std::pin::pin!(output);
             tokio::select! {
-                // Whatever is written is read before the end is looked at.
                 biased;
-                _ = &mut output => group.child.wait().await,
                 ended = group.child.wait() => {
-                    // What it left running in the background may hold the pipes for ever. It is ended, and so are they.
+                    // What it left running in the background holds the pipes. It is ended, and so are they; only what
+                    // has left the group, too, may hold them on, and is not waited for.
                     group.kill();
-                    output.await;
+                    let _ = timeout(GRACE, output).await;
                     ended
                 }
+                _ = &mut output => group.child.wait().await,
             }
         };
         let status = match ended {

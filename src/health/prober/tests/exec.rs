@@ -133,6 +133,27 @@ async fn what_a_program_leaves_in_the_background_neither_holds_it_up_nor_stays()
 }
 
 #[tokio::test]
+async fn a_daemon_that_leaves_the_group_does_not_hold_up_the_program_that_started_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("daemon");
+    let daemon = format!(
+        "setsid sh -c 'echo $$ > {0}; exec sleep 600' & while [ ! -s {0} ]; do sleep 0.01; done; echo said; exit 1",
+        file.display()
+    );
+    let start = Instant::now();
+    assert_eq!(first_verdict(script(&daemon)).await, down("exit 1: said"));
+    assert!(start.elapsed() < PLENTY / 4, "{:?}", start.elapsed());
+    until("the daemon wrote its number", || fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))).await;
+    let id: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn endless_output_from_the_background_does_not_hide_the_end() {
+    assert_eq!(first_verdict(script("yes & echo said >&2; sleep 0.1; exit 6")).await, down("exit 6: y"));
+}
+
+#[tokio::test]
 async fn a_program_that_closes_its_output_is_waited_for() {
     assert_eq!(first_verdict(script("exec >&- 2>&-; sleep 0.1; exit 5")).await, down("exit 5"));
 }
