@@ -282,7 +282,7 @@ pub struct Node {
     pub geoip: Option<Vec<PathBuf>>,
     /// Threads that answer UDP. `None`: one a core.
     pub workers: Option<NonZeroU16>,
-    /// Where serials are kept over a restart.
+    /// What is kept over a restart: serials, orders, verdicts, the journal. One node a directory.
     pub state: PathBuf,
     /// HTTP API and metrics.
     pub admin: SocketAddr,

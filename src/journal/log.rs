@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,6 +40,15 @@ struct Out {
     file: File,
     /// Up to the end of the last whole line.
     len: u64,
+}
+
+impl Out {
+    fn is_at(&self, path: &Path) -> bool {
+        match (self.file.metadata(), fs::metadata(path)) {
+            (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
+    }
 }
 
 /// What was noted before the last end.
@@ -87,8 +97,9 @@ impl Log {
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let mut out = match self.out.take() {
-            Some(out) => out,
-            None => self.open_file()?,
+            // Moved or deleted by somebody, it would take the lines where nobody finds them.
+            Some(out) if out.is_at(&self.path(0)) => out,
+            _ => self.open_file()?,
         };
         if out.len > 0 && out.len + lines.len() as u64 > self.rotate_at {
             drop(out);
@@ -203,8 +214,9 @@ fn take_lines(text: &[u8], entries: &mut VecDeque<Entry>) -> Taken {
         ahead = next(&mut all.skipped, &mut all.highest);
         let newer = entries.front().map_or(LARGEST_ID, |entry| entry.id);
         let older = ahead.as_ref().map_or(0, |entry| entry.id);
-        // Out of its order it is a copy, or its number was damaged; one such must not hide all that came before it.
-        if older < entry.id && entry.id < newer {
+        // Out of its order it is a copy, or its number was damaged. Of two neighbours that do not fit, the older is to blame
+        // when it does not fit the newer ones either; so one damaged number costs one line.
+        if entry.id < newer && (older < entry.id || older >= newer) {
             all.highest = all.highest.max(entry.id);
             entries.push_front(entry);
             all.read += 1;

@@ -288,3 +288,38 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_beyond_its_bound_is_counted_and_not_kept() {
+        let outbox = Outbox::default();
+        let note = Note::new(journal::Kind::Reloaded, "");
+        let entry = Arc::new(Entry { id: 1, at: Timestamp::UNIX_EPOCH, note });
+        (0..BACKLOG + 5).for_each(|_| outbox.entry(&entry));
+        assert_eq!((outbox.lock().entries.len(), outbox.lock().unwritten), (BACKLOG, 5));
+        outbox.close();
+        outbox.entry(&entry);
+        assert_eq!(outbox.lock().unwritten, 6, "nothing is taken that nobody will write");
+    }
+
+    #[test]
+    fn failures_are_told_once_a_minute() {
+        let begin = Instant::now();
+        let mut trouble = Trouble::default();
+        let mut told = |second, outcome: io::Result<()>| {
+            let now = begin + Duration::from_secs(second);
+            trouble.tell(&outcome, 0, now, "the journal");
+            trouble.told == Some(now)
+        };
+        let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(!told(0, Ok(())));
+        assert!(told(1, full()));
+        assert!(!told(2, full()));
+        assert!(!told(3, Ok(())));
+        assert!(!told(60, full()), "a disk that comes and goes floods no log");
+        assert!(told(61, full()));
+    }
+}
