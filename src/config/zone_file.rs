@@ -128,9 +128,9 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         file.report(
             Diagnostic::error(
                 min.at.clone(),
-                format!("`min_regions` is {}, but the zone has {count} in use", min.value),
+                format!("`min_regions` is {}, more than the zone has in use: {count}", min.value),
             )
-            .rule("every drain would be refused")
+            .rule("no drain could ever be taken")
             .help(if count == 0 { "remove it".to_owned() } else { format!("write {count} or less") }),
         );
     }
