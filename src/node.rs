@@ -186,6 +186,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         ledger,
         published: Arc::clone(&published),
         stats,
+        beats: Beats::default(),
         tally,
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),

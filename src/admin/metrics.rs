@@ -20,11 +20,14 @@ use super::status::timestamp;
 use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
 use crate::health::Target;
+use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
 use crate::orders::{Action, Order};
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
+
+mod heartbeats;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -33,6 +36,7 @@ pub struct Sources {
     pub ledger: Arc<Ledger>,
     pub published: Published,
     pub stats: Stats,
+    pub beats: Beats,
     pub tally: Arc<Tally>,
     pub gate: Arc<Gate>,
     /// Set once queries are answered.
@@ -83,6 +87,7 @@ impl Collector for Sources {
         self.snapshot(&mut encoder)?;
         self.orders(&mut encoder)?;
         self.probes(&mut encoder)?;
+        heartbeats::encode(&self.beats, &mut encoder)?;
         self.refusals(&mut encoder)
     }
 }
