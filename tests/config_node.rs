@@ -1,5 +1,6 @@
 //! `meridian.toml`, what zones take from it, and `meridian check` over both.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -166,8 +167,12 @@ fn every_fault_of_the_nodes_file_comes_in_one_run() {
 #[test]
 fn the_example_of_the_docs_is_in_order() {
     let docs = std::fs::read_to_string("docs/node.md").unwrap();
-    let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let block = |start: &str| docs.split(start).nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let example = block("```toml\n");
     let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("heartbeat.keys");
+    std::fs::write(&keys, block("```text\n")).unwrap();
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
     let file = dir.path().join("meridian.toml");
     std::fs::write(&file, example).unwrap();
     let (node, shared, faults) = load_node(Some(&file)).unwrap();
@@ -179,7 +184,6 @@ fn the_example_of_the_docs_is_in_order() {
 
 /// What is said of a `meridian.toml` with this `[heartbeat]`, beside a file of keys with this mode.
 fn heartbeat(table: &str, keys: &str, mode: u32) -> (Option<Heartbeat>, Vec<String>) {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (file, key_file) = (folder.path().join("meridian.toml"), folder.path().join("heartbeat.keys"));
     std::fs::write(&file, format!("[heartbeat]\n{table}\n")).unwrap();
