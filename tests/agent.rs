@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use meridian::config::settings::{Check, CheckKind, HttpCheck};
+use meridian::config::{Shared, load_zones};
+use meridian::geo::Database;
 use meridian::health::beats::figures::Tally;
 use meridian::health::beats::keys::{KeyFile, new_line};
 use meridian::health::beats::{Beats, Event, Outcome, Receiver, What};
 use meridian::health::{self, Prober, Target, Verdict};
+use meridian::snapshot::{Served, Snapshot};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -323,4 +326,45 @@ fn an_agent_without_a_sound_file_of_keys_does_not_start() {
     let (code, said) = run();
     assert_eq!(code, Some(1));
     assert!(said.contains("line 1: the secret of edge has 5 bytes"), "{said}");
+}
+
+#[test]
+fn heartbeats_are_expected_of_public_addresses_where_the_check_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let zone = folder.path().join("stream.example.toml");
+    let text = r#"
+zone = "stream.example"
+ns   = ["ns1.example.net"]
+[check]
+http = "/"
+heartbeat = "100ms"
+[region.us]
+near = "Ashburn"
+[[region.us.server]]
+a = "192.0.2.11"
+aaaa = "2001:db8:1::11"
+probe = "127.0.0.1:8081"
+[region.eu]
+near  = "Frankfurt"
+a     = ["192.0.2.21"]
+check = { tcp = 1935, heartbeat = "1s" }
+[region.ap]
+near  = "Singapore"
+a     = ["192.0.2.31"]
+check = { tcp = 1935 }
+"#;
+    std::fs::write(&zone, text).unwrap();
+    let loaded = load_zones(&[zone], &Shared::default());
+    assert!(!loaded.has_errors(), "{:#?}", loaded.diagnostics);
+    let zones = loaded.zones.into_iter().map(|zone| Served { zone: Arc::new(zone), serial: 1 }).collect();
+    let database = Database::load(&[], None).unwrap();
+    let snapshot = Snapshot::compile(zones, &Arc::new(database), |_| Verdict::Up, None);
+    let mut expected: Vec<(String, u64)> = snapshot
+        .targets()
+        .iter()
+        .map(|target| (target.beats_of.unwrap().to_string(), target.check.heartbeat.unwrap().as_millis() as u64))
+        .collect();
+    expected.sort();
+    let all = [("192.0.2.11", 100), ("192.0.2.21", 1000), ("192.0.2.31", 100), ("2001:db8:1::11", 100)];
+    assert_eq!(expected, all.map(|(address, every)| (address.to_owned(), every)));
 }
