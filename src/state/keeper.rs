@@ -299,7 +299,9 @@ mod tests {
         let note = Note::new(journal::Kind::Reloaded, "");
         let entry = Arc::new(Entry { id: 1, at: Timestamp::UNIX_EPOCH, note });
         (0..BACKLOG + 5).for_each(|_| outbox.entry(&entry));
-        assert_eq!((outbox.lock().entries.len(), outbox.lock().unwritten), (BACKLOG, 5));
+        let content = outbox.lock();
+        assert_eq!((content.entries.len(), content.unwritten), (BACKLOG, 5));
+        drop(content);
         outbox.close();
         outbox.entry(&entry);
         assert_eq!(outbox.lock().unwritten, 6, "nothing is taken that nobody will write");
