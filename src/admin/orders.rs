@@ -320,3 +320,6 @@ fn told(refusal: Refusal) -> Response {
 pub fn silent() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the control loop does not answer")
 }
+
+#[cfg(test)]
+mod tests;
