@@ -183,3 +183,6 @@ async fn reload(State(admin): State<Admin>, Extension(lease): Extension<Lease>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,14 +44,15 @@ pub fn percent(share: f64) -> String {
     if percent > 0.0 && percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
 }
 
-/// Something a second, in at most five characters: `0`, `7.5`, `420`, `17k`, `2.1M`.
+/// Something a second, short: `0`, `7.5`, `420`, `17k`, `2.1M`, `8.1G`.
 pub fn rate(value: f64) -> String {
     match value {
         v if v < 0.05 => "0".to_owned(),
         v if v < 9.95 => format!("{v:.1}"),
         v if v < 9_999.5 => format!("{v:.0}"),
         v if v < 999_500.0 => format!("{:.0}k", v / 1e3),
-        v => format!("{:.1}M", v / 1e6),
+        v if v < 999_500_000.0 => format!("{:.1}M", v / 1e6),
+        v => format!("{:.1}G", v / 1e9),
     }
 }
 
@@ -87,8 +88,8 @@ mod tests {
 
     #[test]
     fn figures_stay_short() {
-        let rates: Vec<String> = [0.0, 0.04, 7.46, 9.96, 420.0, 9_999.4, 17_400.0, 2_100_000.0].map(rate).into();
-        assert_eq!(rates, ["0", "0", "7.5", "10", "420", "9999", "17k", "2.1M"]);
+        let rates: Vec<String> = [0.0, 0.04, 7.46, 9.96, 420.0, 9_999.4, 17_400.0, 2_100_000.0, 8.1e9].map(rate).into();
+        assert_eq!(rates, ["0", "0", "7.5", "10", "420", "9999", "17k", "2.1M", "8.1G"]);
         let shares: Vec<String> = [0.0, 0.004, 0.0996, 0.5, 1.0].map(percent).into();
         assert_eq!(shares, ["0 %", "0.4 %", "10 %", "50 %", "100 %"]);
     }

@@ -124,11 +124,16 @@ fn key(event: &Event) -> Option<Key> {
 
 /// Asks until nobody listens.
 async fn ask(client: Client, news: mpsc::Sender<News>) {
-    let mut last = 0;
+    let (mut last, mut started) = (0, 0.0);
     loop {
         let told = match both(&client, last).await {
+            // Another server: its numbers may begin anew.
+            Ok((status, _)) if started != 0.0 && status.started != started => {
+                (last, started) = (0, 0.0);
+                continue;
+            }
             Ok((status, list)) => {
-                // A server whose numbers begin anew has lost its journal.
+                started = status.started;
                 last = list.events.last().map_or(last, |entry| entry.id);
                 News::Status(Box::new(status), list.events)
             }

@@ -285,3 +285,6 @@ pub fn check_name(text: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,49 @@ async fn stopping_closes_the_listener() {
     };
     timeout(Duration::from_secs(1), closed).await.expect("no new connection after the stop");
 }
+
+#[tokio::test]
+async fn a_request_is_served_at_once_behind_connections_that_say_nothing() {
+    let (address, _stop) = server().await;
+    let mut idle = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let answer = timeout(HEADER_TIME / 2, ask(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    assert!(answer.expect("those that wait longest make room").ends_with("ok\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_when_it_was_last_said_to() {
+    let lease = Lease::new(Duration::from_secs(10));
+    let began = Instant::now();
+    let other = lease.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_secs(9)).await;
+        other.without_end();
+        sleep(Duration::from_secs(1000)).await;
+        other.extend(Duration::from_secs(5));
+    });
+    lease.expired().await;
+    assert_eq!(began.elapsed().as_secs(), 9 + 1000 + 5);
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_stalls_is_cut_off() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Some(TlsAcceptor::from(Arc::new(config))), Router::new(), CancellationToken::new()));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The head of a record, and nothing of what it announces.
+    stream.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+    let ended = timeout(HANDSHAKE_TIME + Duration::from_secs(2), stream.read_to_end(&mut Vec::new())).await;
+    ended.expect("the server closes the connection").ok();
+}

@@ -215,7 +215,14 @@ impl Screen {
             let widths = texts.iter().map(|row| row[i].chars().count()).chain([header[i].len()]);
             Constraint::Length(widths.max().unwrap_or(0).min(most) as u16)
         };
-        let widths = [widest(0, 40), widest(1, 22), widest(2, 14), Constraint::Fill(1), widest(4, 12), widest(5, 34)];
+        let widths = [
+            widest(0, 40),
+            widest(1, 22),
+            widest(2, 14),
+            Constraint::Fill(1),
+            widest(4, 12),
+            widest(5, usize::from(area.width / 4)),
+        ];
         let rows = texts.iter().zip(&servers).map(|(row, server)| {
             let cells = row.iter().enumerate().map(|(i, text)| aligned(text.clone(), i == 4));
             Row::new(cells).style(self.style(server_ease(server)))
