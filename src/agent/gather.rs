@@ -97,7 +97,7 @@ enum Answer {
 }
 
 impl Source {
-    /// Takes at most [`PATIENCE`]; leaves no process behind.
+    /// Takes two seconds at most; leaves no process behind.
     async fn ask(&self) -> Answer {
         let asked = async {
             match self {

@@ -9,7 +9,7 @@
 //!
 //! Nothing that the network, a command or a URL does holds up a beat: links only ever look at the newest figures.
 //!
-//! * [`link`](self): a task for each node.
+//! * `link`: a task for each node.
 //! * `gather`: asks the sources.
 //! * `machine`: CPU and traffic from `/proc`.
 
