@@ -186,7 +186,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         ledger,
         published: Arc::clone(&published),
         stats,
-        beats: Beats::default(),
+        beats: beats.clone(),
         tally,
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),

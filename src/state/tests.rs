@@ -401,8 +401,9 @@ fn a_belief_comes_back_stale() {
         fall: 3,
         rise: 10,
         port: 1935,
+        heartbeat: None,
     };
-    let target = Target { address: ([192, 0, 2, 11], 1935).into(), check: Arc::new(check.clone()) };
+    let target = Target { address: ([192, 0, 2, 11], 1935).into(), check: Arc::new(check.clone()), beats_of: None };
     let since = UNIX_EPOCH + Duration::from_millis(1_772_359_200_250);
     let belief =
         Belief { damped: Some(since + Duration::from_secs(60)), ..Belief::new(Verdict::Down, "refused".into(), since) };
