@@ -77,6 +77,7 @@ impl Node {
             kind: CheckKind::Http(http),
             every: ms(500),
             timeout: ms(250),
+            adaptive: false,
             fall: 3,
             rise: 2,
             port: origin.address.port(),

@@ -40,6 +40,15 @@ fn the_shortest_zone_steers_its_apex_over_all_regions() {
 }
 
 #[test]
+fn a_time_out_that_adapts_has_an_upper_bound_and_is_inherited_like_a_fixed_one() {
+    let zone = good("timeout-auto.toml");
+    let checks = zone.regions.iter().map(|region| region.check.as_ref().expect("a check"));
+    let timing: Vec<_> =
+        checks.map(|check| (check.every.as_millis(), check.timeout.as_millis(), check.adaptive)).collect();
+    assert_eq!(timing, [(200, 100, true), (5_000, 250, true), (500, 200, false)]);
+}
+
+#[test]
 fn the_full_zone_means_what_it_says() {
     let zone = good("full.toml");
     assert_eq!(zone.regions.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["eu-west", "us-east"]);

@@ -20,6 +20,7 @@ use crate::config::{At, Diagnostic, Shared, load_zones};
 use crate::control::{ReloadOutcome, Tally};
 use crate::geo::Database;
 use crate::health::Verdict;
+use crate::health::beats::Beats;
 use crate::journal::{Kind, Note};
 use crate::orders::{Draft, Lift, Order, Refusal};
 use crate::server::counters::Ledger;

@@ -52,7 +52,7 @@ pub struct CheckSpec {
     tls: Option<Placed<bool>>,
     stale: Option<Placed<u32>>,
     every: Option<Placed<Duration>>,
-    timeout: Option<Placed<Duration>>,
+    timeout: Option<Placed<Timeout>>,
     /// True when `every` or `timeout` could not be read: then they cannot be compared.
     untimed: bool,
     fall: Option<u32>,
@@ -86,6 +86,13 @@ impl Kind {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Timeout {
+    Fixed(Duration),
+    /// `"auto"`: follows the measured times.
+    Auto,
+}
+
 impl CheckSpec {
     pub fn read(mut table: Table<'_>, mend: impl Fn(&str, &Item<'_>) -> Option<String>) -> CheckSpec {
         let (kind, names_kind) = kind(&mut table);
@@ -96,6 +103,14 @@ impl CheckSpec {
             untimed |= duration.is_none();
             Some(item.placed(duration?))
         };
+        let every = timing(table.take("every"), MIN_EVERY..=MAX_EVERY);
+        let timeout = table.take("timeout").and_then(|item| {
+            if item.as_string() == Some("auto") {
+                return Some(item.placed(Timeout::Auto));
+            }
+            let Placed { value, at } = timing(Some(item), Duration::from_millis(1)..=MAX_EVERY)?;
+            Some(Placed { value: Timeout::Fixed(value), at })
+        });
         let spec = CheckSpec {
             kind,
             names_kind,
@@ -106,8 +121,8 @@ impl CheckSpec {
             ca: table.take("ca").and_then(|item| ca(&item)),
             tls: table.take("tls").and_then(|item| Some(item.placed(item.boolean()?))),
             stale: table.take("stale").and_then(|item| Some(item.placed(item.integer(STALE_RANGE)? as u32))),
-            every: timing(table.take("every"), MIN_EVERY..=MAX_EVERY),
-            timeout: timing(table.take("timeout"), Duration::from_millis(1)..=MAX_EVERY),
+            every,
+            timeout,
             untimed,
             fall: table.take("fall").and_then(|item| streak(&item, "up", "down")),
             rise: table.take("rise").and_then(|item| streak(&item, "down", "up")),
@@ -190,8 +205,8 @@ impl CheckSpec {
             return;
         }
         // The place that the operator is likelier to have in mind: the one in this file, and the later one in it.
-        let places = [&self.every, &self.timeout];
-        let at = places.into_iter().flatten().map(|p| &p.at).max_by_key(|at| (at.file == file.path, (*at).clone()));
+        let places = [self.every.as_ref().map(|p| &p.at), self.timeout.as_ref().map(|p| &p.at)];
+        let at = places.into_iter().flatten().max_by_key(|at| (at.file == file.path, (*at).clone()));
         let Some(at) = at else { return };
         let (every, timeout) = (units::written(every), units::written(timeout));
         file.report(
@@ -211,7 +226,10 @@ impl CheckSpec {
     }
 
     fn timeout(&self) -> Duration {
-        self.timeout.as_ref().map_or_else(|| TIMEOUT.min(self.every() / 2), |p| p.value)
+        match self.timeout.as_ref().map(|p| p.value) {
+            Some(Timeout::Fixed(timeout)) => timeout,
+            Some(Timeout::Auto) | None => TIMEOUT.min(self.every() / 2),
+        }
     }
 
     /// The check in use; `None` when no kind is named. `host` stands in for one that is not written.
@@ -246,6 +264,7 @@ impl CheckSpec {
             kind,
             every: self.every(),
             timeout: self.timeout(),
+            adaptive: self.timeout.as_ref().is_some_and(|p| p.value == Timeout::Auto),
             fall: self.fall.unwrap_or(FALL),
             rise: self.rise.unwrap_or(RISE),
             port,

@@ -126,6 +126,9 @@ pub struct Check {
     pub every: Duration,
     /// Below `every`.
     pub timeout: Duration,
+    /// The time-out of regular probes follows their measured times; `timeout` is then its upper bound, and that of the
+    /// probes that confirm a failure.
+    pub adaptive: bool,
     /// Failures in a row that turn up into down; at least 1.
     pub fall: u32,
     /// Successes in a row that turn down into up; at least 1.

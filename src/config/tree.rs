@@ -310,6 +310,11 @@ impl<'t> Item<'t> {
         matches!(self.value.get_ref(), DeValue::Integer(_) | DeValue::Float(_))
     }
 
+    /// The text, if it is one; reports nothing.
+    pub fn as_string(&self) -> Option<&'t str> {
+        self.value.get_ref().as_str()
+    }
+
     /// The value where it is a whole number, without a word where it is not.
     pub fn as_integer(&self) -> Option<i64> {
         let number = self.value.get_ref().as_integer()?;

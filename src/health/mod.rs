@@ -15,7 +15,8 @@
 //! * [`judge`]: how the verdicts of several vantages make one ruling, and [`damping`] of those that flap. Pure.
 //! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
 //! * [`beats`]: heartbeats of agents beside the servers.
-//! * `oversight`: the alarm for probes that have stopped.
+//! * `oversight`: the alarm for probes that have stopped; [`alarm`]: how alarms reach whoever listens.
+//! * [`rtt`]: how long probes take, for time-outs that adapt. Pure.
 //! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
 //! * `meter`: a bound on the bytes of one answer.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use crate::config::settings::Check;
 
+pub mod alarm;
 pub mod beats;
 pub mod damping;
 pub mod doubts;
@@ -38,10 +40,13 @@ mod patience;
 pub mod probe;
 pub mod prober;
 pub mod rtt;
+#[cfg(test)]
+mod simulation;
 pub mod stats;
 mod tls;
 pub mod tracker;
 
+pub use alarm::Alarm;
 pub use prober::{Event, Prober};
 
 /// What is probed. Equal targets, of whatever zone and region, are probed once.

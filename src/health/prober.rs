@@ -16,15 +16,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::alarm::{Alarm, Alarms};
 use super::doubts::{Doubter, Doubts, News};
 use super::http::{Gone, Kept};
 use super::oversight::oversee;
 use super::patience::{alarm, patiently};
 use super::probe::{Outcome, Probe};
+use super::rtt::Rtts;
 use super::stats::{Kind, Stats, TargetStats, now};
 use super::tls::Connectors;
 use super::tracker::{Change, Plan, ProbeId, Rules, Sample, Tracker};
@@ -65,6 +67,7 @@ pub struct Prober {
     connectors: Connectors,
     stats: Stats,
     doubter: Doubter,
+    alarms: Alarms,
     shared: Arc<Shared>,
     /// From the first [`Prober::retarget`] on.
     oversight: Option<AbortOnDropHandle<()>>,
@@ -104,6 +107,7 @@ impl Prober {
             connectors: Connectors::default(),
             stats: Stats::default(),
             doubter: Doubter::default(),
+            alarms: Alarms::default(),
             shared: Arc::new(shared),
             oversight: None,
         }
@@ -149,7 +153,9 @@ impl Prober {
             .iter()
             .map(|(target, running)| (Arc::clone(target), (Arc::clone(&running.doubts), Arc::clone(&running.stats))));
         self.doubter.publish(lines.collect());
-        self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
+        self.oversight.get_or_insert_with(|| {
+            AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone(), self.alarms.clone())))
+        });
     }
 
     /// Resolves once every target of now has a verdict that rests on results, or after `deadline`; gives the number of
@@ -182,6 +188,11 @@ impl Prober {
         self.stats.clone()
     }
 
+    /// Alarms from now on; see [`Alarm`]. One that was raised has been logged.
+    pub fn alarms(&self) -> broadcast::Receiver<Alarm> {
+        self.alarms.listen()
+    }
+
     /// For whoever hears of trouble before the probes do. Follows later changes of targets.
     pub fn doubter(&self) -> Doubter {
         self.doubter.clone()
@@ -202,13 +213,14 @@ impl Prober {
             }
         };
         let seed = RandomState::new().hash_one(&*target);
+        let alarms = self.alarms.clone();
         let watcher =
             Watcher { target, probe, stats: stats.clone(), doubts: doubts.clone(), shared: self.shared.clone() };
         let task = async move {
             sleep(delay).await;
             let pause = watcher.target.check.every;
-            let (stats, address) = (watcher.stats.clone(), watcher.target.address);
-            supervise(&stats, address, pause, || watcher.watch(seed)).await;
+            let stats = watcher.stats.clone();
+            supervise(&stats, &alarms, pause, || watcher.watch(seed)).await;
         };
         Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
@@ -240,7 +252,7 @@ impl Shared {
 /// Runs `run` until it returns, again after each panic.
 async fn supervise<F: Future<Output = ()>>(
     stats: &TargetStats,
-    address: SocketAddr,
+    alarms: &Alarms,
     pause: Duration,
     mut run: impl FnMut() -> F,
 ) {
@@ -250,8 +262,8 @@ async fn supervise<F: Future<Output = ()>>(
             .map(|text| text.to_string())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        tracing::error!(address = %address, "the probe task panicked and is started again: {message}");
         stats.count_restart();
+        alarms.raise(Alarm::Restarted { target: Arc::clone(&stats.target), message });
         sleep(pause).await;
     }
 }
@@ -263,14 +275,25 @@ enum Landed {
     Done {
         id: ProbeId,
         outcome: Outcome,
+        /// Whether it went over a kept connection.
+        again: bool,
         kept: Option<Kept>,
     },
     /// The time-out passed; the probe itself goes on as long as the flight is held.
-    Silent {
-        id: ProbeId,
-        patience: Duration,
-        rest: Flight,
-    },
+    Silent { id: ProbeId, patience: Duration, rest: Flight },
+}
+
+/// How long probes take over new connections and over kept ones, which need fewer round trips.
+#[derive(Default)]
+struct Paces {
+    fresh: Rtts,
+    again: Rtts,
+}
+
+impl Paces {
+    fn of(&mut self, again: bool) -> &mut Rtts {
+        if again { &mut self.again } else { &mut self.fresh }
+    }
 }
 
 struct Watcher {
@@ -288,6 +311,7 @@ impl Watcher {
         let mut flights: FuturesUnordered<Flight> = FuturesUnordered::new();
         let mut kept: Option<Kept> = None;
         let mut unsent: Option<Event> = None;
+        let mut rtts = Paces::default();
         loop {
             let plan = tracker.next();
             tokio::select! {
@@ -296,7 +320,10 @@ impl Watcher {
                 biased;
                 Some(landed) = flights.next(), if !flights.is_empty() => {
                     let (id, sample, rest) = match landed {
-                        Landed::Done { id, outcome, kept: connection } => {
+                        Landed::Done { id, outcome, again, kept: connection } => {
+                            if let Outcome::Success { rtt } = outcome {
+                                rtts.of(again).note(rtt);
+                            }
                             if connection.is_some() {
                                 kept = connection;
                             }
@@ -331,7 +358,15 @@ impl Watcher {
                     let fresh = plan.is_some_and(|plan| plan.fresh);
                     let connection = kept.take().filter(|kept| !fresh && kept.is_usable());
                     let id = tracker.sent(now());
-                    let patience = plan.and_then(|plan| plan.timeout).unwrap_or(self.target.check.timeout);
+                    let check = &self.target.check;
+                    let patience = match plan.and_then(|plan| plan.timeout) {
+                        Some(timeout) => timeout,
+                        // Only the regular probes adapt. A verdict hangs on those that confirm.
+                        None if check.adaptive && !fresh => {
+                            rtts.of(connection.is_some()).timeout(check.timeout)
+                        }
+                        None => check.timeout,
+                    };
                     flights.push(self.fly(id, connection, patience));
                 }
             }
@@ -340,6 +375,7 @@ impl Watcher {
 
     fn fly(&self, id: ProbeId, kept: Option<Kept>, patience: Duration) -> Flight {
         let (probe, stats, shared) = (self.probe.clone(), self.stats.clone(), self.shared.clone());
+        let again = kept.is_some();
         Box::pin(async move {
             let process = probe.is_process();
             let turns = if process { &shared.processes } else { &shared.connecting };
@@ -360,11 +396,11 @@ impl Watcher {
                 }
             });
             match patiently(&mut exchange, patience).await {
-                Some((outcome, kept)) => Landed::Done { id, outcome, kept },
+                Some((outcome, kept)) => Landed::Done { id, outcome, again, kept },
                 // Dropped with this future, the program is killed.
                 None if process => Landed::Silent { id, patience, rest: pending().boxed() },
                 None => {
-                    let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
+                    let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, again, kept });
                     Landed::Silent { id, patience, rest: rest.boxed() }
                 }
             }

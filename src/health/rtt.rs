@@ -17,8 +17,6 @@ pub const WINDOW: usize = 64;
 pub const ENOUGH: usize = 16;
 /// No time-out is shorter: schedulers and garbage collectors of healthy servers take their time too.
 pub const SHORTEST: Duration = Duration::from_millis(100);
-/// No time-out is longer, where `every` allows for so much.
-pub const LONGEST: Duration = Duration::from_millis(250);
 
 /// The last times of one target.
 #[derive(Clone, Debug)]
@@ -66,6 +64,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const LONGEST: Duration = Duration::from_millis(250);
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

@@ -398,6 +398,7 @@ fn a_belief_comes_back_stale() {
         kind: CheckKind::Tcp,
         every: Duration::from_millis(500),
         timeout: Duration::from_millis(250),
+        adaptive: false,
         fall: 3,
         rise: 10,
         port: 1935,

@@ -175,6 +175,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         kind: CheckKind::Tcp,
         every: Duration::from_millis(500),
         timeout: Duration::from_millis(250),
+        adaptive: false,
         fall: 3,
         rise: 10,
         port: PROBE_PORT,

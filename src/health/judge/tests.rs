@@ -12,8 +12,16 @@ const fn s(seconds: u64) -> Duration {
 }
 
 fn target(number: u8) -> Target {
-    let check =
-        Check { kind: CheckKind::Tcp, every: s(1), timeout: s(1) / 2, fall: 3, rise: 10, port: 1, heartbeat: None };
+    let check = Check {
+        kind: CheckKind::Tcp,
+        every: s(1),
+        timeout: s(1) / 2,
+        adaptive: false,
+        fall: 3,
+        rise: 10,
+        port: 1,
+        heartbeat: None,
+    };
     Target { address: ([192, 0, 2, number], 1935).into(), check: Arc::new(check), beats_of: None }
 }
 

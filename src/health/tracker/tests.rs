@@ -213,13 +213,14 @@ fn one_answer_among_refusals_clears_them() {
 }
 
 #[test]
-fn after_silence_fall_probes_follow_twenty_ms_apart_on_new_connections() {
+fn after_silence_one_probe_more_than_fall_follows_on_new_connections_in_the_time_of_fall_of_them() {
     let mut play = Play::up(RULES);
     play.until(ms(1_200), |_, _| Nothing);
-    assert_eq!(play.gaps()[..3], [TIMEOUT, ms(20), ms(20)]);
-    assert_eq!(play.sent[..4].iter().map(|sent| sent.fresh).collect::<Vec<_>>(), [false, true, true, true]);
+    let gap = ms(40) / 3;
+    assert_eq!(play.gaps()[..4], [TIMEOUT, gap, gap, gap]);
+    assert_eq!(play.sent[..5].iter().map(|sent| sent.fresh).collect::<Vec<_>>(), [false, true, true, true, true]);
     let first = play.sent[0].at;
-    assert_eq!(play.changes, [(first + TIMEOUT * 2 + ms(40), Verdict::Down, "no answer in 250ms".into())]);
+    assert_eq!(play.changes, [(first + TIMEOUT * 2 + gap * 3, Verdict::Down, "no answer in 250ms".into())]);
 }
 
 #[test]
@@ -227,14 +228,14 @@ fn a_late_answer_of_the_silent_probe_clears_the_suspicion() {
     let mut play = Play::up(RULES);
     play.until(ms(3_000), |_, n| if n == 0 { After(ms(400)) } else { Nothing });
     let late = play.sent[0].at + ms(400);
-    assert_eq!(play.sent[1..4].iter().filter(|sent| sent.at < late).count(), 3);
-    let next = play.sent[4];
+    assert_eq!(play.sent[1..5].iter().filter(|sent| sent.at < late).count(), 4);
+    let next = play.sent[5];
     assert!(next.at > late && !next.fresh, "back to the normal cadence: {next:?}");
 }
 
 #[test]
 fn one_answer_to_a_confirming_probe_clears_silence() {
-    for good in 1..=3 {
+    for good in 1..=4 {
         let mut play = Play::up(RULES);
         play.until(ms(900), |_, n| if n == good { After(ms(9)) } else { Nothing });
         assert_eq!(play.verdicts(), [], "answer to probe {good}");
@@ -478,9 +479,9 @@ fn the_time_out_of_the_probe_that_was_on_its_way_is_no_failure_in_a_doubt() {
     let sent = play.tracker.next().unwrap().at - play.start;
     play.until(sent + ms(200), |_, _| Nothing);
     play.tracker.doubt(play.start + play.now, 2, ms(100));
-    play.until(sent + ms(299), |_, _| Nothing);
+    play.until(sent + ms(319), |_, _| Nothing);
     assert_eq!(play.verdicts(), []);
-    play.until(sent + ms(300), |_, _| Nothing);
+    play.until(sent + ms(320), |_, _| Nothing);
     assert_eq!(play.verdicts(), [Verdict::Down]);
 }
 
@@ -489,7 +490,7 @@ fn a_doubt_hurries_a_silence_that_is_being_confirmed() {
     let mut play = Play::up(RULES);
     let sent = play.tracker.next().unwrap().at - play.start;
     play.until(sent + ms(300), |_, _| Nothing);
-    assert_eq!(play.sent.len(), 4);
+    assert_eq!(play.sent.len(), 5);
     play.tracker.doubt(play.start + play.now, 2, ms(100));
     play.until(sent + ms(2_000), |_, _| Nothing);
     assert_eq!(play.changes[0].0 - sent, ms(300 + 20 + 100), "without the doubt it is 540 ms");

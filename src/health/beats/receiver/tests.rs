@@ -25,6 +25,7 @@ fn target() -> Target {
         kind: CheckKind::Tcp,
         every: ms(500),
         timeout: ms(250),
+        adaptive: false,
         fall: 3,
         rise: 10,
         port: 80,
