@@ -343,6 +343,7 @@ async fn a_reader_of_a_stream_that_takes_nothing_is_dropped() {
     let request = format!("GET /v1/events HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n", rig.address);
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.readable().await.unwrap();
+    let began = std::time::Instant::now();
     let dropped = async {
         // Until the kernel's buffers are full, and then as long as the server is patient.
         while stream.write_all(b"\r\n").await.is_ok() {
@@ -353,6 +354,7 @@ async fn a_reader_of_a_stream_that_takes_nothing_is_dropped() {
         }
     };
     timeout(25 * SECOND, dropped).await.expect("the server closes the connection");
+    assert!(began.elapsed() > 4 * SECOND, "for want of patience, and not for another reason");
 }
 
 #[tokio::test]
