@@ -76,8 +76,11 @@ async fn events(args: &EventsArgs, out: &mut dyn Write) -> Result<(), Ended> {
         print(entry, args.json, out)?;
     }
     let mut last = events.last().map(|entry| entry.id).or(args.after).unwrap_or(0);
+    if !args.follow {
+        return Ok(());
+    }
     let mut gone = false;
-    while args.follow {
+    loop {
         out.flush()?;
         match follow(&client, &mut last, args.json, out, &mut gone).await {
             Ok(()) => {}
@@ -90,7 +93,6 @@ async fn events(args: &EventsArgs, out: &mut dyn Write) -> Result<(), Ended> {
         }
         tokio::time::sleep(AGAIN).await;
     }
-    Ok(())
 }
 
 /// Until the stream ends.
