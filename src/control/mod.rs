@@ -112,6 +112,7 @@ pub struct Parts {
 
 /// Runs until `stop`. What is restored holds in the published snapshot once this returns.
 pub fn start(parts: Parts, stop: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(notes::alarms(parts.prober.alarms(), parts.restored.journal.clone()));
     let control = Control::new(parts);
     tokio::spawn(control.run(stop))
 }
@@ -287,11 +288,11 @@ impl Control {
         touched: &BTreeSet<At>,
         now: Instant,
     ) -> (Arc<Snapshot>, Vec<regions::Flip>, Vec<Step>) {
-        let Control { judge, desk, regions, .. } = self;
+        let Control { judge, desk, regions, prober, .. } = self;
         let words = desk.book().words(Timestamp::now());
         let known = after.as_ref().unwrap_or(before);
         let uncertain = |at: At| targets(known, at).any(|target| judge.uncertain(target, now));
-        let well = |_: At| true;
+        let well = |at: At| targets(known, at).all(|target| is_well(prober, target));
         let around = Surroundings { words: &words, uncertain: &uncertain, well: &well };
         let (mut standings, mut steps) = regions.standings(known, touched.iter().copied(), &around, now);
         let mut flips = vec![];
@@ -536,6 +537,13 @@ fn judged(snapshot: &Snapshot) -> Vec<(Target, Group)> {
             (snapshot.targets()[id.0 as usize].clone(), Group(*numbers.entry(at).or_insert(next)))
         })
         .collect()
+}
+
+/// Whether a server does as well as one that comes back must: it is down, and others carry the region, or none of its
+/// last `rise` probes failed and it is no slower than it used to be.
+fn is_well(prober: &Prober, target: &Target) -> bool {
+    let Some(stats) = prober.stats_of(target) else { return true };
+    !stats.verdict().is_up() || !(stats.failed_lately(target.check.rise as usize) || stats.is_slow())
 }
 
 /// The targets of a region.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{info, warn};
 
 use super::regions::{At, Flip, Step};
 use crate::config::settings::Family;
 use crate::health::Verdict;
+use crate::health::alarm::Alarm;
 use crate::journal::{Effect, Journal, Kind, Note};
 use crate::orders::{Action, Order, Subject};
 use crate::snapshot::effect::between;
@@ -156,6 +158,18 @@ impl Notes<'_> {
     fn about(&self, at: At, note: Note) -> Note {
         let (zone, region) = self.names(at);
         Note { zone: Some(zone), region: Some(region), ..note }
+    }
+}
+
+/// Notes alarms of the prober, until it is gone.
+pub async fn alarms(mut alarms: broadcast::Receiver<Alarm>, journal: Journal) {
+    loop {
+        let cause = match alarms.recv().await {
+            Ok(alarm) => alarm.to_string(),
+            Err(RecvError::Lagged(lost)) => format!("{lost} alarms more than could be noted"),
+            Err(RecvError::Closed) => return,
+        };
+        journal.note(Timestamp::now(), Note::new(Kind::Alarm, cause));
     }
 }
 

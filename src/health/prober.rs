@@ -183,6 +183,11 @@ impl Prober {
         }
     }
 
+    /// The figures of one target, in constant time.
+    pub fn stats_of(&self, target: &Target) -> Option<&Arc<TargetStats>> {
+        self.tasks.get(target).map(|running| &running.stats)
+    }
+
     /// The figures of all targets.
     pub fn stats(&self) -> Stats {
         self.stats.clone()
