@@ -138,7 +138,7 @@ fn check_reads_the_databases_as_well() {
     assert!(out.contains("tests/config/node/city.mmdb:1:1: "), "a database that is not there: {out}");
     let (code, out) = run(&["tests/config/good/full.toml"], None, false);
     assert_eq!(code, 0);
-    let known = ["43:13: warning: no loaded database knows AS64500", "43:42: warning: no loaded database knows US-CA"];
+    let known = ["45:13: warning: no loaded database knows AS64500", "45:42: warning: no loaded database knows US-CA"];
     assert!(known.iter().all(|warning| out.contains(warning)), "the bundled database knows countries alone: {out}");
     assert!(out.ends_with("1 zone, 0 errors, 2 warnings\n"), "{out}");
 }
@@ -173,6 +173,9 @@ fn the_example_of_the_docs_is_in_order() {
     let keys = dir.path().join("heartbeat.keys");
     std::fs::write(&keys, block("```text\n")).unwrap();
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let own = rcgen::generate_simple_self_signed(["ns1.example.net".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("admin-cert.pem"), own.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("admin-key.pem"), own.signing_key.serialize_pem()).unwrap();
     let file = dir.path().join("meridian.toml");
     std::fs::write(&file, example).unwrap();
     let (node, shared, faults) = load_node(Some(&file)).unwrap();

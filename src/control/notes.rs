@@ -14,7 +14,7 @@ use crate::health::alarm::Alarm;
 use crate::journal::{Effect, Journal, Kind, Note};
 use crate::orders::{Action, Order, Subject};
 use crate::snapshot::effect::between;
-use crate::snapshot::standing::Mode;
+use crate::snapshot::standing::{Mode, Share, Standing};
 use crate::snapshot::{Snapshot, TargetId};
 
 /// What a change from one snapshot to the next was about.
@@ -101,15 +101,37 @@ impl Notes<'_> {
             Subject::Region(region) => note.region = Some(Arc::clone(region)),
             Subject::Server(address) => note.server = Some(*address),
         }
-        if kind != Kind::OrderRefused && self.before.is_kin(self.after) && !std::ptr::eq(self.before, self.after) {
-            let zones = (0..self.after.zones().len() as u32).filter(|zone| self.concerns(order, *zone));
-            let effects = zones.map(|zone| self.effect(zone)).filter(|effect| effect.moved > 0.0);
-            note.effect = effects.reduce(|all, one| Effect {
-                moved: all.moved.max(one.moved),
-                shares: all.shares.into_iter().chain(one.shares).collect(),
-            });
-        }
+        note.effect = match kind {
+            // It changes nothing, or another order took its place and its effect.
+            Kind::OrderRefused => None,
+            _ if why.is_some() => None,
+            _ => self.effect_of(order, kind),
+        };
         self.journal.note(self.at, note);
+    }
+
+    /// What an order does in the end: of a drain, or the end of one, once all of the share has moved.
+    fn effect_of(&self, order: &Order, kind: Kind) -> Option<Effect> {
+        let mut effects: Vec<Effect> = vec![];
+        for zone in (0..self.after.zones().len() as u32).filter(|zone| self.concerns(order, *zone)) {
+            let effect = match (&order.subject, order.action) {
+                (Subject::Region(name), Action::Drain { .. }) => {
+                    let regions = &self.after.zones()[zone as usize].zone.regions;
+                    let Some(region) = regions.iter().position(|region| region.name == *name) else { continue };
+                    let begins = matches!(kind, Kind::OrderGiven | Kind::OrderBegan);
+                    let share = if begins { Share::NONE } else { Share::FULL };
+                    let standing = Standing { share, ..self.before.standing(zone, region as u8).clone() };
+                    let goal = self.before.with_standings([(zone, region as u8, standing)]);
+                    self.effect_between(self.before, &goal, zone)
+                }
+                _ => self.effect(zone),
+            };
+            effects.push(effect);
+        }
+        effects.into_iter().filter(|effect| effect.moved > 0.0).reduce(|all, one| Effect {
+            moved: all.moved.max(one.moved),
+            shares: all.shares.into_iter().chain(one.shares).collect(),
+        })
     }
 
     fn concerns(&self, order: &Order, zone: u32) -> bool {
@@ -125,12 +147,16 @@ impl Notes<'_> {
     }
 
     fn effect(&self, zone: u32) -> Effect {
-        if !self.before.is_kin(self.after) {
+        self.effect_between(self.before, self.after, zone)
+    }
+
+    fn effect_between(&self, before: &Snapshot, after: &Snapshot, zone: u32) -> Effect {
+        if !before.is_kin(after) {
             return Effect::default();
         }
         let label = self.after.zones()[zone as usize].zone.label();
         let regions = &self.after.zones()[zone as usize].zone.regions;
-        let effect = between(self.before, self.after, zone);
+        let effect = between(before, after, zone);
         let shares = effect.shares.into_iter();
         let shares = shares.map(|(region, parts)| (format!("{} of {label}", regions[usize::from(region)].name), parts));
         Effect { moved: effect.moved, shares: shares.collect() }
