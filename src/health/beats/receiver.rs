@@ -35,6 +35,9 @@ const MAX_DRAIN: usize = 4096;
 const MAX_TURN: usize = 256;
 /// No packet is taken to have waited in the socket for longer.
 const MAX_WAITED: Duration = Duration::from_secs(5);
+/// The socket is looked at no less often: a packet has come at most so long before it is read, unless this machine
+/// is too busy to look.
+const GLANCE: Duration = Duration::from_millis(100);
 /// How often the file of keys is looked at.
 const KEYS_LOOK: Duration = Duration::from_secs(1);
 /// Between two words about refused beats of one server.
@@ -204,6 +207,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self, stop: CancellationToken) {
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut keys_look = interval(KEYS_LOOK);
         keys_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.adopt();
@@ -212,13 +217,17 @@ impl Task {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                // Before beats: a packet must not meet servers of a file that is not in use any more.
                 () = self.beats.changed() => self.adopt(),
                 _ = keys_look.tick() => self.refresh_keys().await,
                 ready = self.socket.readable() => if ready.is_err() {
                     sleep(ERROR_PAUSE).await;
                 },
                 () = until(next) => {}
+                _ = glance.tick() => {}
+            }
+            // Whatever was waited for meanwhile: a packet must not meet servers of a file that is not in use any more.
+            if !Arc::ptr_eq(&self.servers, &self.beats.servers()) {
+                self.adopt();
             }
             self.drain().await;
             self.look();
