@@ -156,11 +156,11 @@ fn in_the_first_round_one_good_answer_is_up() {
 #[test]
 fn in_the_first_round_down_needs_fall_failures() {
     let mut play = Play::new(RULES);
-    play.until(ms(5), |_, _| No(Duration::ZERO));
+    play.until(ms(3), |_, _| No(Duration::ZERO));
     assert_eq!(play.verdicts(), []);
     assert_eq!(play.tracker.verdict(), Verdict::Unknown);
-    play.until(ms(6), |_, _| No(Duration::ZERO));
-    assert_eq!(play.changes, [(ms(6), Verdict::Down, "refused".into())]);
+    play.until(ms(4), |_, _| No(Duration::ZERO));
+    assert_eq!(play.changes, [(ms(4), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -179,13 +179,13 @@ fn a_first_failure_and_then_an_answer_is_up() {
 }
 
 #[test]
-fn a_refused_probe_is_confirmed_three_ms_apart_on_new_connections() {
+fn a_refused_probe_is_confirmed_two_ms_apart_on_new_connections() {
     let mut play = Play::up(RULES);
     play.until(ms(600), |_, _| No(Duration::ZERO));
     assert_eq!(play.verdicts(), [Verdict::Down]);
     assert_eq!(play.sent.iter().map(|sent| sent.fresh).collect::<Vec<_>>()[..3], [false, true, true]);
-    assert_eq!(play.gaps()[..2], [ms(3), ms(3)]);
-    assert_eq!(play.changes[0].0 - play.sent[0].at, ms(6));
+    assert_eq!(play.gaps()[..2], [ms(2), ms(2)]);
+    assert_eq!(play.changes[0].0 - play.sent[0].at, ms(4));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn confirming_probes_do_not_wait_for_each_other() {
     let mut play = Play::up(RULES);
     play.until(ms(700), |_, _| No(ms(80)));
     let down = play.changes[0].0 - play.sent[0].at;
-    assert_eq!(down, ms(80 + 3 + 3 + 80));
+    assert_eq!(down, ms(80 + 2 + 2 + 80));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_silent_server_that_begins_to_refuse_is_down_without_waiting_for_the_time_ou
     let mut play = Play::up(RULES);
     play.until(ms(1_200), |_, n| if n == 0 { Nothing } else { No(Duration::ZERO) });
     let first = play.sent[0].at;
-    assert_eq!(play.changes, [(first + TIMEOUT + ms(6), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(first + TIMEOUT + ms(4), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -320,12 +320,12 @@ fn an_idle_close_only_brings_the_next_probe_forward() {
 }
 
 #[test]
-fn a_killed_server_is_down_six_ms_after_its_connection_closed() {
+fn a_killed_server_is_down_four_ms_after_its_connection_closed() {
     let mut play = Play::up(RULES);
     play.until(ms(20), |_, _| unreachable!());
     play.tracker.idle_closed(play.start + ms(20));
     play.until(ms(30), |_, _| No(ms(0)));
-    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn our_own_trouble_between_failures_neither_counts_nor_clears() {
     let mut play = Play::up(RULES);
     play.until(ms(1_500), |_, n| if (1..4).contains(&n) { Reply::Local } else { No(ms(0)) });
     let gaps = play.gaps();
-    assert_eq!(gaps[..5], [ms(3), LOCAL_GAP, LOCAL_GAP, LOCAL_GAP, ms(3)]);
+    assert_eq!(gaps[..5], [ms(2), LOCAL_GAP, LOCAL_GAP, LOCAL_GAP, ms(2)]);
     assert_eq!(play.verdicts(), [Verdict::Down]);
 }
 
@@ -447,14 +447,14 @@ fn one_answer_clears_a_doubt_and_the_cadence_goes_on() {
 fn a_doubted_target_that_refuses_is_down_after_as_many_refusals_as_the_doubt_asks_for() {
     let mut play = doubted(2, ms(100));
     play.until(ms(400), |_, _| No(ms(0)));
-    assert_eq!(play.changes, [(ms(23), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(ms(22), Verdict::Down, "refused".into())]);
 }
 
 #[test]
 fn a_doubt_never_needs_more_failures_than_fall() {
     let mut play = doubted(10, ms(100));
     play.until(ms(400), |_, _| No(ms(0)));
-    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
     let mut play = doubted(0, ms(100));
     play.until(ms(400), |_, _| Nothing);
     assert_eq!(play.changes[0].0, ms(120), "none is taken for one");
@@ -621,10 +621,10 @@ fn a_silent_target_is_down_however_often_it_is_doubted_and_cleared() {
 #[test]
 fn a_refusal_counts_though_the_doubt_was_cleared() {
     let mut play = doubted(2, ms(100));
-    play.until(ms(22), |_, _| No(ms(0)));
-    play.tracker.clear_doubt(play.start + ms(22));
+    play.until(ms(21), |_, _| No(ms(0)));
+    play.tracker.clear_doubt(play.start + ms(21));
     play.until(ms(100), |_, _| No(ms(0)));
-    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
 }
 
 #[test]
