@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench health` prints p50, p99 and the worst of many kills and hangs on loopback, and processor time a
 //! probe with a thousand origins on keep-alive connections (the origins' own time included, as they share the process).
+//! Last, what ten thousand targets cost one core: their prober has a thread of its own, whose time alone is counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use meridian::config::settings::{Check, CheckKind, HttpCheck};
 use meridian::demo::origin::Origin;
 use meridian::health::stats::Kind;
 use meridian::health::{Event, Prober, Target, Verdict};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// The defaults of a zone file.
@@ -23,7 +25,17 @@ fn target(address: SocketAddr, rise: u32) -> Target {
     let kind = CheckKind::Http(http);
     Target {
         address,
-        check: Arc::new(Check { kind, every: EVERY, timeout: TIMEOUT, fall: FALL, rise, port: address.port() }),
+        check: Arc::new(Check {
+            kind,
+            every: EVERY,
+            timeout: TIMEOUT,
+            adaptive: false,
+            fall: FALL,
+            rise,
+            port: address.port(),
+            heartbeat: None,
+        }),
+        beats_of: None,
     }
 }
 
@@ -68,9 +80,10 @@ async fn faults() {
     print("hung to down", hangs, Some(EVERY + TIMEOUT * 2 + Duration::from_millis(20) * FALL));
 }
 
-/// Processor time of this process so far, user and system, in clock ticks of 10 ms (proc(5), stat).
-fn ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("proc is mounted");
+/// Processor time so far of this process (`self`) or thread (`thread-self`), user and system, in clock ticks of 10 ms
+/// (proc(5), stat).
+fn ticks(of: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).expect("proc is mounted");
     let after_name = stat.rsplit(')').next().expect("a name in parentheses");
     after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }
@@ -95,12 +108,58 @@ async fn cost() {
     let left = prober.first_round(Duration::from_secs(10)).await;
     println!("first round of {} targets: {:.1?}, {left} without a verdict", targets.len(), start.elapsed());
     let probes = |prober: &Prober| prober.stats().targets().iter().map(|t| t.results(Kind::Success)).sum::<u64>();
-    let (before, used) = (probes(&prober), ticks());
+    let (before, used) = (probes(&prober), ticks("self"));
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let (count, used) = (probes(&prober) - before, ticks() - used);
+    let (count, used) = (probes(&prober) - before, ticks("self") - used);
     let each =
         Duration::from_millis(10) * u32::try_from(used).expect("few") / u32::try_from(count).expect("few").max(1);
     println!("{count} probes in 10 s: {each:.1?} of processor time each, origin included");
+    let mut downs = 0;
+    while let Ok(event) = events.try_recv() {
+        downs += u32::from(event.verdict == Verdict::Down);
+    }
+    println!("false down verdicts: {downs}");
+}
+
+/// Answers each request on each connection, on a thread of its own. At any address of 127/8.
+fn answering() -> u16 {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket can be");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it is not blocking");
+            loop {
+                let Ok((mut stream, _)) = listener.accept().await else { continue };
+                tokio::spawn(async move {
+                    let mut request = [0; 2048];
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    while matches!(stream.read(&mut request).await, Ok(1..)) && stream.write_all(answer).await.is_ok() {
+                    }
+                });
+            }
+        });
+    });
+    port
+}
+
+/// To be run on a thread of its own, by a runtime of that thread alone.
+async fn storm(port: u16) {
+    let spread = (0..40u8).flat_map(|c| (1..=250u8).map(move |d| SocketAddr::from(([127, 1, c, d], port))));
+    let targets: Vec<Target> = spread.map(|address| target(address, 1)).collect();
+    let (sender, mut events) = mpsc::channel(4 * targets.len());
+    let mut prober = Prober::new(sender);
+    let start = Instant::now();
+    prober.retarget(&targets);
+    let left = prober.first_round(Duration::from_secs(30)).await;
+    println!("first round of {} targets: {:.1?}, {left} without a verdict", targets.len(), start.elapsed());
+    let probes = |prober: &Prober| prober.stats().targets().iter().map(|t| t.results(Kind::Success)).sum::<u64>();
+    let (before, used, start) = (probes(&prober), ticks("thread-self"), Instant::now());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (count, used) = (probes(&prober) - before, ticks("thread-self") - used);
+    let took = start.elapsed().as_secs_f64();
+    println!("{:.0} probes a second: {:.0} % of one core", count as f64 / took, used as f64 / took);
     let mut downs = 0;
     while let Ok(event) = events.try_recv() {
         downs += u32::from(event.verdict == Verdict::Down);
@@ -114,5 +173,11 @@ async fn main() {
     if std::env::args().any(|argument| argument == "--bench") {
         faults().await;
         cost().await;
+        let port = answering();
+        let one = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(storm(port));
+        });
+        one.join().expect("it does not panic");
     }
 }

@@ -17,12 +17,15 @@
 //! * [`snapshot`]: all of the above compiled for answering; immutable, published with one swap.
 //! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
+//! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
+//! * [`agent`]: heartbeats from beside a stream server.
 //! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod answer;
 pub mod cli;
 pub mod config;
@@ -31,9 +34,13 @@ pub mod demo;
 pub mod explain;
 pub mod geo;
 pub mod health;
+pub mod journal;
 pub mod node;
+pub mod orders;
 pub mod server;
 pub mod snapshot;
+pub mod state;
+pub mod status;
 pub mod steering;
 pub mod world;
 pub mod zone;

@@ -14,26 +14,35 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::admin::access::Gate;
+use crate::admin::events::STREAMS;
+use crate::admin::rates::Rates;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
-use crate::config::settings::Node as Settings;
+use crate::config::settings::{Heartbeat, Node as Settings};
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
+use crate::health::beats::keys::{KeyFile, Unusable};
+use crate::health::beats::{Beats, Receiver};
 use crate::health::{Prober, Verdict};
+use crate::journal::{Kind, Note};
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
-use crate::world::World;
+use crate::state::keeper::Keeper;
 
 /// A server that has not answered its first probe by then counts as up.
 const FIRST_ROUND: Duration = Duration::from_secs(2);
+/// Words about agents on their way to the journal.
+const AGENT_EVENTS: usize = 1024;
 /// Verdicts on their way to the control loop.
 const VERDICTS: usize = 4096;
 
@@ -47,6 +56,12 @@ pub enum StartError {
         address: SocketAddr,
         cause: io::Error,
     },
+    /// Of heartbeats.
+    Heartbeat {
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    Keys(Unusable),
     /// The system gives no thread or file descriptor.
     System(io::Error),
 }
@@ -64,6 +79,14 @@ impl fmt::Display for StartError {
                     f,
                     "cannot listen on {address} (admin): {cause}\n  help: stop the other program, or choose with --admin"
                 )
+            }
+            StartError::Heartbeat { address, cause } => {
+                let help = "stop the other program, or choose with `listen` in [heartbeat]";
+                write!(f, "cannot listen on {address} (heartbeats): {cause}\n  help: {help}")
+            }
+            StartError::Keys(cause) => {
+                let help = "`keys` in [heartbeat] names the file; `meridian agent --new-key NAME` prints a line for it";
+                write!(f, "the keys of heartbeats cannot be used: {cause}\n  help: {help}")
             }
             StartError::System(error) => write!(f, "not started: {error}"),
         }
@@ -98,15 +121,30 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, tcp, admin: admin_address, .. } = own.node.clone();
+    let Settings { listen, workers, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
+    let heartbeat = heartbeat.filter(|_| own.is_sound());
+    let receiver = heartbeat.as_ref().map(|heartbeat| {
+        let address = heartbeat.listen;
+        Receiver::bind(address).map_err(|cause| StartError::Heartbeat { address, cause })
+    });
+    let receiver = receiver.transpose()?;
+    let keys = match heartbeat {
+        Some(Heartbeat { keys, .. }) => Some(blocking(move || KeyFile::open(&keys)).await?.map_err(StartError::Keys)?),
+        None => None,
+    };
     let files = blocking(move || own.load(None)).await?.map_err(refused)?;
     let (sockets, listener) = bound.expect("a node file that is not sound was refused just now");
     let admin_address = listener.local_addr().map_err(StartError::System)?;
 
-    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files)).await?;
+    let gate = Arc::new(Gate::new(access, admin_address));
+    let on_load = Arc::clone(&gate);
+    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
     warnings.iter().for_each(control::log);
+    let (keeper, restored) = blocking(move || Keeper::start(&state)).await?;
+    let journal = restored.journal.clone();
+    let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
     let mut prober = Prober::new(verdict_sender);
@@ -119,13 +157,11 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     watcher.watch(seen.inputs, seen.fingerprint);
     let ledger = Arc::new(Ledger::default());
     ledger.adopt(snapshot.counters());
-    let world = World::new(&snapshot);
     let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
     let tally = Arc::new(Tally::default());
 
     let parts = Parts {
         published: Arc::clone(&published),
-        world,
         load: Arc::new(move |previous, beliefs| loader.load(previous, beliefs)),
         watcher,
         prober,
@@ -133,23 +169,46 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         events: event_receiver,
         ledger: Arc::clone(&ledger),
         tally: Arc::clone(&tally),
+        beats: beats.clone(),
+        keeper,
+        restored,
     };
-    let control = tokio::spawn(control::run(parts, stop.clone()));
+    if let Some((receiver, keys)) = receiver.zip(keys) {
+        let (sender, told) = mpsc::channel(AGENT_EVENTS);
+        let ear = parts.prober.doubter();
+        receiver.serve(keys, beats.clone(), ear, sender, stop.clone()).map_err(StartError::System)?;
+        tokio::spawn(admin::agents::note(told, journal.clone()));
+    }
+    beats.retarget(published.load().targets());
+    let control = control::start(parts, stop.clone());
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
         ledger,
         published: Arc::clone(&published),
         stats,
+        beats: beats.clone(),
         tally,
+        gate: Arc::clone(&gate),
         connections: OnceLock::new(),
         started,
+        orders: ArcSwap::default(),
     });
+    let rates = Arc::new(Rates::default());
+    tokio::spawn(Arc::clone(&rates).sample(Arc::clone(&figures.ledger), Arc::clone(&published), stop.clone()));
     let state = Admin {
         events: events.clone(),
         ready: is_ready,
         metrics: Arc::new(metrics::Metrics::new(Arc::clone(&figures))),
+        gate: Arc::clone(&gate),
+        journal: journal.clone(),
+        stats: figures.stats.clone(),
+        agents: Arc::new(beats),
+        rates,
+        started,
+        streams: Arc::new(Semaphore::new(STREAMS)),
     };
-    let http = tokio::spawn(admin::listen::serve(listener, admin::router(state).merge(routes), stop.clone()));
+    let tls = gate.acceptor();
+    let http = tokio::spawn(admin::listen::serve(listener, tls, admin::router(state, routes), stop.clone()));
 
     let unsettled = first_round.await;
     // The loop takes verdicts before questions: once it answers, all verdicts of the first round are published.
@@ -158,6 +217,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
     let _ = figures.connections.set(Arc::clone(running.connections()));
     ready.send_replace(true);
+    journal.note(Timestamp::now(), Note::new(Kind::Started, format!("version {}", env!("CARGO_PKG_VERSION"))));
     let now = published.load();
     info!(
         dns = %list(&dns),

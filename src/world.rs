@@ -3,12 +3,16 @@
 //! The control loop owns it; whoever else wants to know asks the loop for a [`View`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::config::settings::Family;
+use crate::health::judge::Ruling;
 use crate::health::{Target, Verdict};
+use crate::orders::Order;
 use crate::snapshot::{Snapshot, TargetId};
+use crate::state::verdicts::{Saved, check_digest};
 
 /// A name for people is not made longer than about this.
 const LONG: usize = 100;
@@ -20,6 +24,10 @@ pub struct Belief {
     /// What it follows from, for people.
     pub cause: Arc<str>,
     pub since: SystemTime,
+    /// Known from before the last start, and not confirmed since.
+    pub stale: bool,
+    /// Kept down until then at the earliest, because it went up and down too often.
+    pub damped: Option<SystemTime>,
 }
 
 /// What is believed of the targets; a target that is not in it has not been heard of.
@@ -44,6 +52,21 @@ struct Known {
 pub struct View {
     pub snapshot: Arc<Snapshot>,
     pub beliefs: Arc<Beliefs>,
+    /// In force and to come, by id.
+    pub orders: Arc<Vec<Order>>,
+}
+
+impl Belief {
+    pub fn new(verdict: Verdict, cause: Arc<str>, since: SystemTime) -> Belief {
+        Belief { verdict, cause, since, stale: false, damped: None }
+    }
+}
+
+impl View {
+    /// A world without orders.
+    pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
+        View { snapshot, beliefs, orders: Arc::default() }
+    }
 }
 
 impl World {
@@ -71,6 +94,31 @@ impl World {
         let Known { id, of } = self.known.get(target)?;
         Arc::make_mut(&mut self.beliefs).insert(target.clone(), belief);
         Some((*id, Arc::clone(of)))
+    }
+
+    /// What a ruling makes of a target; the time of its verdict is that of the first ruling that said so.
+    pub fn belief(&self, target: &Target, ruling: &Ruling, now: Instant) -> Belief {
+        let verdict = if ruling.soft { Verdict::Damped } else { ruling.verdict };
+        let wall = SystemTime::now();
+        let same = self.beliefs.get(target).filter(|known| known.verdict == verdict);
+        let damped = ruling.damped_until.map(|until| wall + until.saturating_duration_since(now));
+        let cause = Arc::clone(&ruling.cause);
+        Belief { verdict, cause, since: same.map_or(wall, |known| known.since), stale: ruling.stale, damped }
+    }
+
+    /// Believes again what was known of targets before the last start; gives the verdicts that the snapshot has to learn.
+    pub fn restore(&mut self, snapshot: &Snapshot, saved: &[Saved]) -> Vec<(TargetId, Verdict)> {
+        let saved: HashMap<(SocketAddr, &str), &Saved> =
+            saved.iter().map(|saved| ((saved.address, &*saved.check), saved)).collect();
+        let mut verdicts = Vec::new();
+        for (id, target) in ids(snapshot) {
+            let digest = check_digest(&target.check);
+            let Some(saved) = saved.get(&(target.address, &*digest)) else { continue };
+            let belief = saved.belief();
+            verdicts.push((id, belief.verdict));
+            self.believe(target, belief);
+        }
+        verdicts
     }
 
     /// What a snapshot that was compiled meanwhile does not know yet; `new` tells what to believe of a target that was

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use meridian::config::settings::{CheckKind, Policy, Zone};
+use meridian::config::settings::{CheckKind, Policy, Transport, Zone};
 use meridian::config::{Shared, load_zones};
 use meridian::geo::{Continent, CountryCode, Match, SubdivisionCode};
 
@@ -25,6 +25,7 @@ fn the_shortest_zone_steers_its_apex_over_all_regions() {
     let zone = good("shortest.toml");
     assert_eq!(zone.name.to_ascii(), "live.example.com.");
     assert_eq!(zone.soa.contact.to_ascii(), "hostmaster.live.example.com.");
+    assert_eq!(zone.min_regions, 1);
     let [stream] = &zone.streams[..] else { panic!("one stream") };
     assert_eq!(stream.owner, zone.name);
     assert_eq!(
@@ -39,9 +40,19 @@ fn the_shortest_zone_steers_its_apex_over_all_regions() {
 }
 
 #[test]
+fn a_time_out_that_adapts_has_an_upper_bound_and_is_inherited_like_a_fixed_one() {
+    let zone = good("timeout-auto.toml");
+    let checks = zone.regions.iter().map(|region| region.check.as_ref().expect("a check"));
+    let timing: Vec<_> =
+        checks.map(|check| (check.every.as_millis(), check.timeout.as_millis(), check.adaptive)).collect();
+    assert_eq!(timing, [(200, 100, true), (5_000, 250, true), (500, 200, false)]);
+}
+
+#[test]
 fn the_full_zone_means_what_it_says() {
     let zone = good("full.toml");
     assert_eq!(zone.regions.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["eu-west", "us-east"]);
+    assert_eq!(zone.min_regions, 2);
     let [london, ashburn] = &zone.regions[..] else { panic!("two regions") };
     assert_eq!(london.servers.len(), 4, "each address of the short form is a server");
     assert_eq!((london.min_up, london.near.as_deref()), (Some(1), Some("London")));
@@ -56,7 +67,10 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(server.aaaa, Some("2001:db8:2::11".parse::<Ipv6Addr>().unwrap()));
     assert_eq!((server.weight.get(), server.probe), (2, Some("127.0.0.11:8081".parse().unwrap())));
 
-    let [live] = &zone.streams[..] else { panic!("one stream") };
+    assert_eq!(london.ramp, Duration::from_secs(300));
+
+    let [live, login] = &zone.streams[..] else { panic!("two streams") };
+    assert_eq!(live.needs.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&login.owner]);
     assert_eq!(live.owner.to_ascii(), "live.stream.example.");
     assert_eq!((live.ttl, live.steering.answers, &live.steering.bias[..]), (10, 2, &[-10, 0][..]));
     assert_eq!(live.fallback.as_ref().map(ToString::to_string).as_deref(), Some("live.backup.example.net."));
@@ -88,6 +102,26 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!(rrsets, expected);
     assert_eq!(&*zone.records[5].rdata[0], b"\x04live\x06stream\x07example\0");
     assert_eq!(&*zone.records[8].rdata[0], [10, 0, 0, 1]);
+}
+
+#[test]
+fn playlists_and_programs_are_checks_too() {
+    let zone = good("hls-and-exec.toml");
+    let checks: Vec<_> = zone.regions.iter().map(|region| region.check.as_deref().expect("a check")).collect();
+    let [london, ashburn, singapore, santiago] = &checks[..] else { panic!("four regions") };
+    let CheckKind::Hls { http, transport: Transport::Tls(Some(_)), stale: 4 } = &london.kind else {
+        panic!("{london:?}")
+    };
+    assert_eq!((http.path.as_str(), http.host.as_str(), london.port), ("/live/index.m3u8", "stream.example", 443));
+    assert_eq!((&http.status[..], &http.contains), (&[200][..], &None));
+    let CheckKind::Hls { http, transport: Transport::Plain, stale: 3 } = &ashburn.kind else { panic!("{ashburn:?}") };
+    assert_eq!((http.path.as_str(), http.host.as_str(), ashburn.port), ("/live.m3u8", "origin.stream.example", 80));
+    let CheckKind::Exec(exec) = &singapore.kind else { panic!("{singapore:?}") };
+    assert_eq!((exec.program.to_str(), &exec.arguments[..]), (Some("/bin/sh"), &["-c".into(), "exit 0".into()][..]));
+    assert_eq!((exec.host.as_deref(), singapore.port), (Some("stream.example"), 0), "the one stream, and no port");
+    assert_eq!((singapore.every, singapore.timeout), (Duration::from_secs(10), Duration::from_secs(5)));
+    let CheckKind::Exec(exec) = &santiago.kind else { panic!("{santiago:?}") };
+    assert_eq!((exec.host.as_deref(), santiago.port), (Some("origin.stream.example"), 1935));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `meridian.toml`, what zones take from it, and `meridian check` over both.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use meridian::cli::check;
-use meridian::config::settings::{CheckKind, Node, Overrides, TcpLimits};
+use meridian::config::admin::Access;
+use meridian::config::settings::{CheckKind, Heartbeat, Node, Overrides, TcpLimits};
 use meridian::config::{Loaded, load_node, load_zones};
 
 const FILE: &str = "tests/config/node/meridian.toml";
@@ -28,6 +30,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
         workers: Some(2.try_into().unwrap()),
         state: "/var/lib/meridian".into(),
         admin: "127.0.0.1:9053".parse().unwrap(),
+        access: Access::default(),
         tcp: TcpLimits {
             connections: 50,
             per_source: 5,
@@ -35,6 +38,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
             read: Duration::from_secs(2),
             pipeline: 16,
         },
+        heartbeat: None,
     };
     assert_eq!(node, expected);
     assert_eq!(shared.regions.len(), 3);
@@ -134,7 +138,7 @@ fn check_reads_the_databases_as_well() {
     assert!(out.contains("tests/config/node/city.mmdb:1:1: "), "a database that is not there: {out}");
     let (code, out) = run(&["tests/config/good/full.toml"], None, false);
     assert_eq!(code, 0);
-    let known = ["43:13: warning: no loaded database knows AS64500", "43:42: warning: no loaded database knows US-CA"];
+    let known = ["45:13: warning: no loaded database knows AS64500", "45:42: warning: no loaded database knows US-CA"];
     assert!(known.iter().all(|warning| out.contains(warning)), "the bundled database knows countries alone: {out}");
     assert!(out.ends_with("1 zone, 0 errors, 2 warnings\n"), "{out}");
 }
@@ -163,8 +167,15 @@ fn every_fault_of_the_nodes_file_comes_in_one_run() {
 #[test]
 fn the_example_of_the_docs_is_in_order() {
     let docs = std::fs::read_to_string("docs/node.md").unwrap();
-    let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let block = |start: &str| docs.split(start).nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let example = block("```toml\n");
     let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("heartbeat.keys");
+    std::fs::write(&keys, block("```text\n")).unwrap();
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let own = rcgen::generate_simple_self_signed(["ns1.example.net".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("admin-cert.pem"), own.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("admin-key.pem"), own.signing_key.serialize_pem()).unwrap();
     let file = dir.path().join("meridian.toml");
     std::fs::write(&file, example).unwrap();
     let (node, shared, faults) = load_node(Some(&file)).unwrap();
@@ -172,4 +183,57 @@ fn the_example_of_the_docs_is_in_order() {
     assert_eq!((node.listen.len(), node.zones), (2, dir.path().join("zones")));
     assert_eq!(node.tcp, TcpLimits::default(), "the example shows the defaults");
     assert_eq!(shared.regions.len(), 1);
+}
+
+/// What is said of a `meridian.toml` with this `[heartbeat]`, beside a file of keys with this mode.
+fn heartbeat(table: &str, keys: &str, mode: u32) -> (Option<Heartbeat>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key_file) = (folder.path().join("meridian.toml"), folder.path().join("heartbeat.keys"));
+    std::fs::write(&file, format!("[heartbeat]\n{table}\n")).unwrap();
+    std::fs::write(&key_file, keys).unwrap();
+    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(mode)).unwrap();
+    let (node, _, faults) = load_node(Some(&file)).unwrap();
+    let folder = format!("{}/", folder.path().display());
+    let said = faults.iter().map(|fault| format!("{}: {}", fault.at, fault.what).replace(&folder, "")).collect();
+    let heartbeat = node
+        .heartbeat
+        .map(|heartbeat| Heartbeat { keys: heartbeat.keys.strip_prefix(&folder).unwrap().to_owned(), ..heartbeat });
+    (heartbeat, said)
+}
+
+const KEYS: &str = "edge MDEyMzQ1Njc4OWFiY2RlZg== 192.0.2.0/24\n";
+
+#[test]
+fn heartbeats_are_received_where_the_file_says() {
+    let expected = |listen: &str| {
+        (Some(Heartbeat { listen: listen.parse().unwrap(), keys: "heartbeat.keys".into() }), Vec::<String>::new())
+    };
+    let keys = "keys = \"heartbeat.keys\"";
+    assert_eq!(heartbeat(&format!("listen = \"[::1]:9054\"\n{keys}"), KEYS, 0o600), expected("[::1]:9054"));
+    assert_eq!(heartbeat(keys, KEYS, 0o600), expected("0.0.0.0:8054"));
+}
+
+#[test]
+fn faults_of_heartbeats_are_told_at_their_places_in_both_files() {
+    let said = |table: &str, keys: &str, mode| heartbeat(table, keys, mode).1;
+    let keys = "keys = \"heartbeat.keys\"";
+    assert_eq!(
+        said("listen = \"0.0.0.0:8054\"", KEYS, 0o600),
+        ["meridian.toml:1:2: [heartbeat] names no file of keys"]
+    );
+    assert_eq!(
+        said(&format!("{keys}\nlisten = \"8054\"\nkey = 1"), KEYS, 0o600),
+        [
+            "meridian.toml:3:10: `heartbeat.listen` is \"8054\", which is no address with a port",
+            "meridian.toml:4:1: unknown key `key` in [heartbeat]",
+        ]
+    );
+    assert_eq!(
+        said(keys, &format!("{KEYS}\nshort c2hvcnQ=\n"), 0o600),
+        ["heartbeat.keys:3:1: the secret of short has 5 bytes, fewer than 16"]
+    );
+    assert_eq!(said(keys, KEYS, 0o644), ["heartbeat.keys:1:1: everybody on this machine can read the keys"]);
+    let missing = said("keys = \"missing.keys\"", KEYS, 0o600);
+    assert!(missing[0].starts_with("meridian.toml:2:8: `heartbeat.keys`: missing.keys: No such file"), "{missing:?}");
+    assert_eq!(said("keys = 3", KEYS, 0o600), ["meridian.toml:2:8: `heartbeat.keys` is a whole number, not a string"]);
 }

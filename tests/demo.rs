@@ -32,6 +32,11 @@ fn killing_and_reviving_a_region_moves_the_answers_of_its_viewers() {
     assert_eq!(london(&node), "198.51.100.21 198.51.100.22", "Frankfurt is next");
     act("/demo/revive/london");
     assert_eq!(london(&node), "198.51.100.11 198.51.100.12");
+    let frozen = act("/demo/freeze/london");
+    assert!(frozen["milliseconds"].as_f64().unwrap() < 4000.0, "two target durations of a second: {frozen}");
+    assert_eq!(london(&node), "198.51.100.21 198.51.100.22", "Frankfurt is next");
+    act("/demo/revive/london");
+    assert_eq!(london(&node), "198.51.100.11 198.51.100.12");
     act("/demo/hang/london/1");
     assert_eq!(london(&node), "198.51.100.12", "half a region is still up");
     for path in ["/demo/kill/atlantis", "/demo/kill/london/3", "/demo/paint/london"] {

@@ -16,6 +16,7 @@ use meridian::answer::{Client, Outcome, Transport, respond};
 use meridian::config::{Shared, load_zones};
 use meridian::geo::Database;
 use meridian::health::Verdict;
+use meridian::snapshot::standing::{Forced, Share, Standing};
 use meridian::snapshot::{Served, Snapshot, TargetId};
 
 const ZONE: &str = r#"
@@ -154,6 +155,16 @@ fn verdicts() -> impl Strategy<Value = Vec<(TargetId, Verdict)>> {
     proptest::collection::vec((targets.prop_map(TargetId), prop_oneof![Just(Verdict::Up), Just(Verdict::Down)]), 0..40)
 }
 
+/// Regions that ramp, drain, or are forced.
+fn standings() -> impl Strategy<Value = Vec<(u32, u8, Standing)>> {
+    let share = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
+    let forced = prop_oneof![4 => Just(None), 1 => Just(Some(Forced::Up)), 1 => Just(Some(Forced::Down))];
+    let one = (0u8..4, share, forced).prop_map(|(region, share, forced)| {
+        (0, region, Standing { share: Share::of(share), forced, ..Standing::default() })
+    });
+    proptest::collection::vec(one, 0..5)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -163,11 +174,12 @@ proptest! {
         shorter in 0u8..40,
         others in proptest::collection::vec(any::<u128>(), 8),
         down in verdicts(),
+        standings in standings(),
         stream in prop_oneof![Just("near"), Just("one"), Just("ruled"), Just("order"), Just("shares")],
         rtype in prop_oneof![3 => Just(RecordType::A), 1 => Just(RecordType::AAAA)],
         id: u16,
     ) {
-        let snapshot = SNAPSHOT.with_verdicts(&down);
+        let snapshot = SNAPSHOT.with_verdicts(&down).with_standings(standings);
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let source = whole - shorter.min(whole - 1);
         let asked = masked(address, source);

@@ -290,11 +290,11 @@ fn with_origins() -> (tokio::runtime::Runtime, Vec<Origin>, String) {
         "{}\n[check]\nhttp = \"/healthz\"\nevery = \"200ms\"\ntimeout = \"150ms\"\nrise = 2\n",
         ZONE.replace(
             "a    = [\"192.0.2.11\"]",
-            &format!("server = [{{ a = \"192.0.2.11\", probe = \"{}\" }}]", origins[0].address())
+            &format!("ramp = \"0s\"\nserver = [{{ a = \"192.0.2.11\", probe = \"{}\" }}]", origins[0].address())
         )
         .replace(
             "a    = [\"192.0.2.21\"]",
-            &format!("server = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", origins[1].address())
+            &format!("ramp = \"0s\"\nserver = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", origins[1].address())
         )
     );
     (runtime, origins, zone)
@@ -332,7 +332,7 @@ fn a_hung_server_holds_the_start_for_two_seconds_and_then_counts_as_up() {
         "{}\n[check]\nhttp = \"/\"\nevery = \"5s\"\ntimeout = \"4s\"\n",
         ZONE.replace(
             "a    = [\"192.0.2.21\"]",
-            &format!("server = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", hung.local_addr().unwrap())
+            &format!("ramp = \"0s\"\nserver = [{{ a = \"192.0.2.21\", probe = \"{}\" }}]", hung.local_addr().unwrap())
         )
     );
     let files = Files::new(&zone.replace("a    = [\"192.0.2.11\"]", "a    = [\"192.0.2.11\"]\ncheck = { tcp = 1 }"));

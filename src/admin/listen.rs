@@ -1,54 +1,140 @@
-//! HTTP over TCP with every wait and size bounded, so that no client of the admin address can wear the server out.
+//! HTTP over TCP and TLS with every wait and size bounded, so that no client of the admin address can wear the server
+//! out.
 //!
-//! One request a connection: scrapes and tools come seldom, and a connection then has one short life.
+//! One request a connection: scrapes and tools come seldom, and a connection then has one short life. A handler whose
+//! answer takes longer says so with the request's [`Lease`].
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-/// Connections at one time; further ones wait in the kernel's queue.
+use super::impatient::Impatient;
+
+/// Connections at one time. One more ends the one that has waited longest without sending a header; where all have sent
+/// theirs it waits, and those behind it wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
+/// A TLS handshake must be over by then.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// A client must have sent its whole header by then.
 const HEADER_TIME: Duration = Duration::from_secs(2);
-/// A connection is closed after that, whatever it does.
+/// A connection is closed after that, whatever it does, unless its [`Lease`] is longer.
 const WHOLE_TIME: Duration = Duration::from_secs(10);
+/// A client that takes nothing of an answer for so long is gone.
+const WRITE_TIME: Duration = Duration::from_secs(5);
 /// Answers under way get this long when the server stops.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// Request line and header; the least that hyper takes.
 const HEADER_BYTES: usize = 8 * 1024;
 const HEADER_LINES: usize = 64;
 
-/// Serves `router` until `stop`, then waits a moment for answers under way. No handler reads a request's body, so none
-/// is ever held.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Who is at the other end; an extension of every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// How long a connection may last; an extension of every request.
+#[derive(Clone, Debug)]
+pub struct Lease(Arc<watch::Sender<Option<Instant>>>);
+
+impl Lease {
+    fn new(time: Duration) -> Lease {
+        Lease(Arc::new(watch::Sender::new(Some(Instant::now() + time))))
+    }
+
+    /// From now on.
+    pub fn extend(&self, time: Duration) {
+        self.0.send_replace(Some(Instant::now() + time));
+    }
+
+    /// As long as the client takes what it is sent. Whoever gives this must bound the number of such connections.
+    pub fn without_end(&self) {
+        self.0.send_replace(None);
+    }
+
+    async fn expired(&self) {
+        let mut until = self.0.subscribe();
+        loop {
+            let end = *until.borrow_and_update();
+            tokio::select! {
+                () = async { match end {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                } } => return,
+                // The sender is ours, so there is always one.
+                _ = until.changed() => {}
+            }
+        }
+    }
+}
+
+/// Connections that have not sent a header yet, by age.
+#[derive(Clone, Default)]
+struct Headerless(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+
+impl Headerless {
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn end_oldest(&self) {
+        if let Some((_, oldest)) = self.change(BTreeMap::pop_first) {
+            oldest.cancel();
+        }
+    }
+}
+
+/// Serves `router` until `stop`, then waits a moment for answers under way.
+pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
-    loop {
+    let headerless = Headerless::default();
+    for number in 0.. {
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-            (permit, listener.accept().await)
+            let accepted = listener.accept().await;
+            if accepted.is_ok() && permits.available_permits() == 0 {
+                headerless.end_oldest();
+            }
+            (Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed"), accepted)
         };
         let (permit, accepted) = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let router = router.clone();
+            Ok((stream, peer)) => {
+                let (router, tls, headerless) = (router.clone(), tls.clone(), headerless.clone());
+                let evicted = CancellationToken::new();
+                headerless.change(|all| all.insert(number, evicted.clone()));
+                let stop = stop.clone();
                 connections.spawn(async move {
+                    let lease = Lease::new(WHOLE_TIME);
+                    let arrived = || drop(headerless.change(|all| all.remove(&number)));
                     // A client that fails or stalls is its own loss.
-                    let _ = timeout(WHOLE_TIME, connection(stream, router)).await;
+                    tokio::select! {
+                        _ = connection(stream, Peer(peer), tls, router, lease.clone(), &arrived) => {}
+                        () = lease.expired() => {}
+                        () = evicted.cancelled() => {}
+                        // A stream of events would go on.
+                        () = async { stop.cancelled().await; sleep(DRAIN_TIME).await } => {}
+                    }
+                    arrived();
                     drop(permit);
                 });
             }
@@ -67,114 +153,50 @@ async fn pause(error: &io::Error) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) -> hyper::Result<()> {
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    lease: Lease,
+    arrived: impl Fn(),
+) -> io::Result<()> {
+    // Events are small and wanted at once.
+    stream.set_nodelay(true)?;
+    let stream = Impatient::new(stream, WRITE_TIME);
+    match tls {
+        None => exchange(stream, peer, router, lease, arrived).await,
+        Some(tls) => {
+            let stream = timeout(HANDSHAKE_TIME, tls.accept(stream)).await??;
+            exchange(stream, peer, router, lease, arrived).await
+        }
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Peer,
+    router: Router,
+    lease: Lease,
+    arrived: impl Fn(),
+) -> io::Result<()> {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        arrived();
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(lease.clone());
+        router.call(request)
+    });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADER_LINES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .await
+        .map_err(io::Error::other)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    async fn server() -> (SocketAddr, CancellationToken) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(serve(listener, Router::new().route("/healthz", get(|| async { "ok\n" })), stop.clone()));
-        (address, stop)
-    }
-
-    /// Sends `request` and reads until the server closes; a reset counts as the end.
-    async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    #[tokio::test]
-    async fn a_request_is_answered_and_the_connection_closed() {
-        let (address, _stop) = server().await;
-        let answer = ask(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn a_giant_header_is_refused() {
-        let (address, _stop) = server().await;
-        let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(64 * 1024));
-        let many = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(100));
-        for request in [long, many] {
-            let answer = ask(address, &request).await;
-            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_without_end_is_not_read() {
-        let (address, _stop) = server().await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n").await.unwrap();
-        let chunk = vec![b'a'; 64 * 1024];
-        let sent = timeout(Duration::from_secs(5), async {
-            let mut sent = 0;
-            while stream.write_all(&chunk).await.is_ok() {
-                sent += chunk.len();
-            }
-            sent
-        });
-        let sent = sent.await.expect("the server closes the connection");
-        assert!(sent < 32 << 20, "{sent} bytes were taken");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_trickles_its_header_is_cut_off() {
-        let (address, _stop) = server().await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let began = Instant::now();
-        for byte in
-            b"GET /healthz HTTP/1.1\r\nhost: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".iter().cycle()
-        {
-            if stream.write_all(&[*byte]).await.is_err() {
-                break;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        assert!(began.elapsed() < HEADER_TIME + Duration::from_secs(1));
-    }
-
-    #[tokio::test]
-    async fn idle_connections_beyond_the_limit_only_delay_a_request() {
-        let (address, _stop) = server().await;
-        let mut idle = Vec::new();
-        for _ in 0..2 * CONNECTIONS {
-            idle.push(TcpStream::connect(address).await.unwrap());
-        }
-        let answer = timeout(Duration::from_secs(9), ask(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")).await;
-        assert!(answer.expect("served within the header time of those before it").ends_with("ok\n"));
-    }
-
-    #[tokio::test]
-    async fn stopping_closes_the_listener() {
-        let (address, stop) = server().await;
-        stop.cancel();
-        let closed = async {
-            while TcpStream::connect(address).await.is_ok() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(Duration::from_secs(1), closed).await.expect("no new connection after the stop");
-    }
-}
+mod tests;

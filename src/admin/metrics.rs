@@ -6,21 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::config::settings::{CheckKind, Family};
+use super::access::{Gate, Refused};
+use super::status::timestamp;
+use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
+use crate::health::Target;
+use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
-use crate::health::{Target, Verdict};
+use crate::orders::{Action, Order};
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
+
+mod heartbeats;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -29,10 +36,14 @@ pub struct Sources {
     pub ledger: Arc<Ledger>,
     pub published: Published,
     pub stats: Stats,
+    pub beats: Beats,
     pub tally: Arc<Tally>,
+    pub gate: Arc<Gate>,
     /// Set once queries are answered.
     pub connections: std::sync::OnceLock<Arc<Connections>>,
     pub started: SystemTime,
+    /// In force and to come, as they were when last asked for.
+    pub orders: ArcSwap<Vec<Order>>,
 }
 
 impl fmt::Debug for Sources {
@@ -43,13 +54,19 @@ impl fmt::Debug for Sources {
 
 pub struct Metrics {
     registry: Registry,
+    sources: Arc<Sources>,
 }
 
 impl Metrics {
     pub fn new(sources: Arc<Sources>) -> Metrics {
         let mut registry = Registry::with_prefix("meridian");
-        registry.register_collector(Box::new(sources));
-        Metrics { registry }
+        registry.register_collector(Box::new(Arc::clone(&sources)));
+        Metrics { registry, sources }
+    }
+
+    /// To be called before [`Metrics::text`]: only the control loop knows the orders.
+    pub fn note(&self, orders: Arc<Vec<Order>>) {
+        self.sources.orders.store(orders);
     }
 
     /// Errors: a formatter that fails, which a `String` does not.
@@ -68,7 +85,10 @@ impl Collector for Sources {
         self.answers(&mut encoder)?;
         self.connections(&mut encoder)?;
         self.snapshot(&mut encoder)?;
-        self.probes(&mut encoder)
+        self.orders(&mut encoder)?;
+        self.probes(&mut encoder)?;
+        heartbeats::encode(&self.beats, &mut encoder)?;
+        self.refusals(&mut encoder)
     }
 }
 
@@ -130,12 +150,14 @@ impl Sources {
         let cells = family(encoder, "cells", "Groups of places that are steered alike", MetricType::Gauge)?;
         ConstGauge::new(snapshot.geography().cells as i64).encode(cells)?;
         // The label values outlive the family that borrows them.
-        let (mut serials, mut regions, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut serials, mut regions, mut servers, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (z, served) in snapshot.zones().iter().enumerate() {
             let zone = served.zone.name.to_lowercase().to_ascii();
             let zone = zone.trim_end_matches('.').to_owned();
             let (fleet, state) = snapshot.fleet(z as u32);
             for (r, region) in served.zone.regions.iter().enumerate() {
+                let labels = vec![("zone", zone.clone()), ("region", region.name.to_string())];
+                shares.push((labels, snapshot.standing(z as u32, r as u8).share.part()));
                 for (family, name) in [(Family::V4, "A"), (Family::V6, "AAAA")] {
                     let members = fleet.members(r as u8, family);
                     if members.is_empty() {
@@ -152,12 +174,14 @@ impl Sources {
                             ("region", region.name.to_string()),
                             ("server", member.address.to_string()),
                         ];
-                        servers.push((labels, member.verdict(snapshot.verdicts()).is_none_or(Verdict::is_up)));
+                        servers.push((labels, state.is_up(r, family, member, snapshot.verdicts())));
                     }
                 }
             }
             serials.push((vec![("zone", zone)], served.serial));
         }
+        let help = "How much of what its health and place would give it the region may take, 0 to 1";
+        gauges(encoder, "region_share_allowed", help, shares)?;
         gauges(encoder, "zone_serial", "SOA serial", serials)?;
         gauges(
             encoder,
@@ -171,6 +195,29 @@ impl Sources {
             "1 unless the server is believed down",
             servers.into_iter().map(|(labels, up)| (labels, u32::from(up))).collect(),
         )
+    }
+
+    fn orders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (orders, now) = (self.orders.load(), timestamp(SystemTime::now()));
+        let mut gauges = family(encoder, "orders", "Orders in force or to come", MetricType::Gauge)?;
+        for action in ["drain", "force_up", "force_down"] {
+            for (state, begun) in [("in_force", true), ("to_come", false)] {
+                let counted =
+                    orders.iter().filter(|order| word(order.action) == action && (order.from <= now) == begun);
+                let labels: Labels<'_> = vec![("action", action), ("state", state)];
+                ConstGauge::new(counted.count() as i64).encode(gauges.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests to the admin address that were not let in, by reason";
+        let mut refusals = family(encoder, "admin_refusals", help, MetricType::Counter)?;
+        for why in Refused::ALL {
+            counter(&mut refusals, vec![("reason", why.label())], self.gate.refused(why))?;
+        }
+        Ok(())
     }
 
     fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -217,6 +264,20 @@ fn check(target: &Target) -> String {
         CheckKind::Tcp => "tcp".to_owned(),
         CheckKind::Http(http) => format!("http://{}{}", http.host, http.path),
         CheckKind::Https { http, .. } => format!("https://{}{}", http.host, http.path),
+        CheckKind::Hls { http, transport, .. } => {
+            let scheme = if *transport == Transport::Plain { "http" } else { "https" };
+            format!("hls {scheme}://{}{}", http.host, http.path)
+        }
+        // Arguments may hold a secret.
+        CheckKind::Exec(exec) => format!("exec {}", exec.program.display()),
+    }
+}
+
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Drain { .. } => "drain",
+        Action::ForceUp => "force_up",
+        Action::ForceDown => "force_down",
     }
 }
 
@@ -233,11 +294,11 @@ fn counter(family: &mut MetricEncoder<'_>, labels: Labels<'_>, count: u64) -> fm
     ConstCounter::new(count).encode(family.encode_family(&labels)?)
 }
 
-fn gauges(
+fn gauges<N: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &'static str,
     help: &'static str,
-    values: Vec<(Vec<(&'static str, String)>, u32)>,
+    values: Vec<(Vec<(&'static str, String)>, N)>,
 ) -> fmt::Result {
     let mut gauges = family(encoder, name, help, MetricType::Gauge)?;
     for (labels, value) in values {

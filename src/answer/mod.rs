@@ -304,7 +304,8 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
                     self.done.scope = chosen.scope;
                     self.done.region = Some(chosen.ranked.region);
                     let window = chosen.ring.window(chosen.position);
-                    self.writer.addresses(window, chosen.ring.record_len(), stream.ttl, at)?;
+                    let ttl = if chosen.brief { stream.brief_ttl } else { stream.ttl };
+                    self.writer.addresses(window, chosen.ring.record_len(), ttl, at)?;
                     return Ok(Next::End);
                 }
                 Err(scope) => self.done.scope = scope,

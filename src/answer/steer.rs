@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::settings::Family;
 use crate::geo::CellId;
-use crate::snapshot::fleet::Ring;
+use crate::snapshot::ring::Ring;
 use crate::snapshot::{Snapshot, SteeredName};
 use crate::steering::plan::Ranked;
 use crate::steering::{key, pick};
@@ -99,6 +99,8 @@ pub struct Chosen<'a> {
     /// Position in the ring of the first address given.
     pub position: usize,
     pub scope: u8,
+    /// Its region, or one that comes before it, is on the move or in doubt: the answer should not live long.
+    pub brief: bool,
 }
 
 /// `None`: no region that this asker could be sent to has an address of the family; the scope says for whom that holds.
@@ -110,21 +112,22 @@ pub fn choose<'a>(
 ) -> Result<Chosen<'a>, u8> {
     let (fleet, state) = snapshot.fleet(stream.zone);
     let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
-    let candidates = pick::candidates(ranking, state.up(family), fleet.declared(family));
-    let tier = pick::tier(ranking, candidates);
-    let split = tier.clone().nth(1).is_some();
+    let field = snapshot.field(stream, family);
+    let candidates = pick::candidates(ranking, &field);
+    let split = pick::is_split(ranking, candidates, field.open);
     let (_, key) = whereabouts.block(split);
-    let Some(&ranked) = pick::rendezvous(tier, key) else { return Err(whereabouts.scope) };
+    let Some(pick) = pick::pick(ranking, candidates, field.open, key) else { return Err(whereabouts.scope) };
+    let ranked = *pick.ranked;
+    let brief = pick.moving || state.brief() >> ranked.region & 1 == 1;
     let ring = state.ring(fleet, ranked.region, family, ranked.answers);
     let (scope, key) = whereabouts.block(split || ring.is_spread());
     // Mixed once more, so that the server does not follow from what chose the region.
-    Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope })
+    Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope, brief })
 }
 
 /// Whether every region that this asker may be sent to is down in both families, and the scope of an answer that says so.
 pub fn fallen_back(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Option<u8> {
-    let (_, state) = snapshot.fleet(stream.zone);
-    let up = state.up(Family::V4) | state.up(Family::V6);
+    let up = snapshot.up(stream, Family::V4) | snapshot.up(stream, Family::V6);
     if stream.common & up != 0 {
         return None;
     }

@@ -98,12 +98,13 @@ impl<'a> Witness<'a> for Notes<'a> {
         chosen: Result<&Chosen<'a>, u8>,
     ) {
         let geography = self.snapshot.geography();
-        let (fleet, state) = self.snapshot.fleet(stream.zone);
+        let (fleet, _) = self.snapshot.fleet(stream.zone);
         let plan = &geography.plans[stream.plan as usize];
         let place = &geography.places.list[geography.places.locate(whereabouts.address).0 as usize];
         let rule = plan.spec.rule_for(place);
         let ranking = plan.ranking(whereabouts.cell);
-        let candidates = pick::candidates(ranking, state.up(family), fleet.declared(family));
+        let (up, field) = (self.snapshot.up(stream, family), self.snapshot.field(stream, family));
+        let candidates = pick::candidates(ranking, &field);
         let tier: Vec<u8> = pick::tier(ranking, candidates).map(|ranked| ranked.region).collect();
         let choices: Vec<&Choice> =
             rule.map(|rule| &plan.spec.rules[rule].1).into_iter().chain([&plan.spec.own]).collect();
@@ -118,7 +119,7 @@ impl<'a> Witness<'a> for Notes<'a> {
                 distance_km: contender.and_then(|(_, option)| Some(place.location?.distance_km(option.location?))),
                 bias: contender.map_or(0, |(_, option)| option.bias),
                 declared: is_in(fleet.declared(family)),
-                up: is_in(state.up(family)),
+                up: is_in(up),
                 candidate: tier.contains(&ranked.region),
             }
         };
@@ -129,7 +130,7 @@ impl<'a> Witness<'a> for Notes<'a> {
             address: whereabouts.address,
             rule,
             ranking: ranking.iter().map(standing).collect(),
-            all_down: !ranking.iter().any(|ranked| state.up(family) >> ranked.region & 1 == 1),
+            all_down: !ranking.iter().any(|ranked| up >> ranked.region & 1 == 1),
             scope: chosen.map_or_else(|scope| scope, |chosen| chosen.scope),
             chosen: chosen.ok().map(|chosen| Given { region: chosen.ranked.region, addresses: addresses(chosen) }),
         }));

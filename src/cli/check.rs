@@ -24,7 +24,7 @@ pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn W
     let errors = diagnostics.iter().filter(|d| d.is_error()).count();
     let warnings = diagnostics.len() - errors;
     if json {
-        let list: Vec<_> = diagnostics.iter().map(as_json).collect();
+        let list: Vec<_> = diagnostics.iter().map(Diagnostic::json).collect();
         let all = json!({ "zones": files, "errors": errors, "warnings": warnings, "diagnostics": list });
         writeln!(out, "{all:#}")?;
     } else {
@@ -51,16 +51,4 @@ fn all_of(node: &Node, shared: &Shared, paths: &[PathBuf], mut faults: Vec<Diagn
 
 fn count(n: usize, word: &str) -> String {
     format!("{n} {word}{}", if n == 1 { "" } else { "s" })
-}
-
-fn as_json(diagnostic: &Diagnostic) -> serde_json::Value {
-    json!({
-        "file": diagnostic.at.file.to_string_lossy(),
-        "line": diagnostic.at.line,
-        "column": diagnostic.at.column,
-        "severity": if diagnostic.is_error() { "error" } else { "warning" },
-        "what": diagnostic.what,
-        "rule": diagnostic.rule,
-        "help": diagnostic.help,
-    })
 }

@@ -142,7 +142,7 @@ fn introduction(node: &Node, stage: &Stage) -> Vec<String> {
     ];
     lines.extend(viewers.map(|viewer| format!("{dig} +subnet={:<17} # {}", viewer.network, viewer.city)));
     lines.push(format!(
-        "curl -X POST http://{}/demo/kill/london    # or hang, fail, revive; /1 or /2 behind it: one server",
+        "curl -X POST http://{}/demo/kill/london    # or hang, fail, freeze, revive; /1 or /2 behind it: one server",
         node.admin
     ));
     let program = std::env::args_os().next().unwrap_or_else(|| "meridian".into());
@@ -212,7 +212,7 @@ async fn respond(play: &OnceCell<Arc<Play>>, act: &str, region: &str, server: Op
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the demo is not ready yet".to_owned());
     };
     let Ok(act) = act.parse() else {
-        return refuse(StatusCode::NOT_FOUND, "there are kill, hang, fail and revive".to_owned());
+        return refuse(StatusCode::NOT_FOUND, "there are kill, hang, fail, freeze and revive".to_owned());
     };
     match play.act(act, region, server).await {
         Some(Ok(effect)) => Json(effect).into_response(),

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::Args;
-use serde::Deserialize;
 
-use super::ask::{AskError, escape, get};
+use super::ask::{AskError, Client, TrustArgs, escape};
 use super::{FileArgs, complain, complain_of};
 use crate::config::load_node;
 use crate::control::load::{Refused, read};
@@ -32,6 +31,8 @@ pub struct ExplainArgs {
     /// [default: the one of meridian.toml; the files if it does not answer, or if --zones or --geoip is given]
     #[arg(long, value_name = "URL", conflicts_with_all = ["zones", "geoip"])]
     server: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     files: FileArgs,
     /// Print JSON
@@ -68,7 +69,10 @@ fn explanation(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
     let base = match &args.server {
         Some(base) => base.clone(),
         None => match load_node(args.files.config.as_deref()) {
-            Ok((node, _, _)) => format!("http://{}", node.admin),
+            Ok((node, _, _)) => {
+                let scheme = if node.access.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", node.admin)
+            }
             Err(fault) => {
                 complain_of(&[*fault]);
                 return None;
@@ -99,20 +103,7 @@ fn told_from_files(args: &ExplainArgs, ask: &Ask) -> Option<Explanation> {
 fn from_server(args: &ExplainArgs, base: &str) -> Result<Explanation, AskError> {
     let path =
         format!("/v1/explain?name={}&type={}&client={}", escape(&args.name), escape(&args.rtype), escape(&args.client));
-    let reply = get(base, &path)?;
-    #[derive(Deserialize)]
-    struct Fault {
-        error: String,
-    }
-    if reply.status == 200
-        && let Ok(explanation) = serde_json::from_str(&reply.body)
-    {
-        return Ok(explanation);
-    }
-    Err(AskError::Failed(match serde_json::from_str::<Fault>(&reply.body) {
-        Ok(Fault { error }) => error,
-        Err(_) => format!("status {}, and no explanation: is this the admin address of a server?", reply.status),
-    }))
+    Client::new(base, &args.trust)?.get(&path)?.read()
 }
 
 fn from_files(args: &ExplainArgs, ask: &Ask) -> Result<Explanation, Refused> {
@@ -121,6 +112,6 @@ fn from_files(args: &ExplainArgs, ask: &Ask) -> Result<Explanation, Refused> {
     let zones = files.zones.into_iter();
     let zones = zones.map(|zone| Served { serial: serials.give(&zone), zone: Arc::new(zone) }).collect();
     let snapshot = Snapshot::compile(zones, &files.database, |_| Verdict::Unknown, None);
-    let view = View { snapshot: Arc::new(snapshot), beliefs: Arc::new(Beliefs::new()) };
+    let view = View::of(Arc::new(snapshot), Arc::new(Beliefs::new()));
     Ok(explain(ask, &view, Basis::Files, SystemTime::now()))
 }

@@ -2,14 +2,22 @@
 //!
 //! Exit codes: 0 done, 1 the answer is no, 2 wrong usage.
 
+pub mod agent;
 pub mod ask;
 pub mod check;
 pub mod delegation;
 pub mod demo;
+pub mod events;
 pub mod explain;
+pub mod feed;
 pub mod geoip;
+pub mod hands;
 pub mod log;
 pub mod serve;
+pub mod show;
+pub mod status;
+pub mod token;
+pub mod top;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -50,11 +58,33 @@ enum Command {
     Check(CheckArgs),
     /// Tell why an answer is what it is
     Explain(explain::ExplainArgs),
+    /// Tell how the running server is: regions, servers, orders
+    Status(status::StatusArgs),
+    /// Watch the running server: regions, servers, events
+    Top(top::TopArgs),
+    /// Tell what happened
+    Events(events::EventsArgs),
+    /// Take a region out: its clients are led elsewhere bit by bit
+    Drain(hands::DrainArgs),
+    /// End the drains of a region: it takes its share back
+    Undrain(hands::UndrainArgs),
+    /// Let a region or server count as up or down, whatever the probes say
+    Force(hands::ForceArgs),
+    /// List what is drained or forced, or will be
+    Orders(hands::OrdersArgs),
+    /// End an order
+    Lift(hands::LiftArgs),
+    /// Load all files anew, and tell whether they were taken
+    Reload(hands::ReloadArgs),
+    /// Make a token for the admin address
+    Token(token::TokenArgs),
     /// Ask location databases, and make smaller ones of them
     #[command(subcommand)]
     Geoip(GeoipCommand),
     /// Print the records to put in the parent zone: NS and glue
     Delegation(delegation::DelegationArgs),
+    /// Send heartbeats and load from beside a stream server
+    Agent(agent::AgentArgs),
     /// Print completions for a shell
     Completions { shell: Shell },
 }
@@ -171,8 +201,19 @@ pub fn run() -> ExitCode {
             check::run(&paths, config.as_deref(), json, &mut anstream::stdout())
         }
         Command::Explain(args) => explain::run(&args, &mut anstream::stdout()),
+        Command::Status(args) => status::run(&args, &mut anstream::stdout()),
+        Command::Top(args) => Ok(top::run(&args)),
+        Command::Events(args) => events::run(&args, &mut anstream::stdout()),
+        Command::Drain(args) => hands::drain(args, &mut anstream::stdout()),
+        Command::Undrain(args) => hands::undrain(args, &mut anstream::stdout()),
+        Command::Force(args) => hands::force(args, &mut anstream::stdout()),
+        Command::Orders(args) => hands::orders(&args, &mut anstream::stdout()),
+        Command::Lift(args) => hands::lift(&args, &mut anstream::stdout()),
+        Command::Reload(args) => hands::reload(&args, &mut anstream::stdout()),
+        Command::Token(args) => token::run(&args, &mut anstream::stdout()),
         Command::Geoip(command) => geoip(command, &mut anstream::stdout()),
         Command::Delegation(args) => delegation::run(&args, &mut anstream::stdout()),
+        Command::Agent(args) => agent::run(args, &mut anstream::stdout()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut io::stdout());
             Ok(0)

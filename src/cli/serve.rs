@@ -22,7 +22,7 @@ pub struct ServeArgs {
     files: FileArgs,
     #[command(flatten)]
     node: NodeArgs,
-    /// Where serials are kept over a restart [default: state]
+    /// Where orders, verdicts, the journal and serials are kept over a restart [default: state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     #[command(flatten)]

@@ -1,10 +1,12 @@
 //! `[check]`: how servers are probed, as written, inherited, and in use.
 //!
-//! A region's check stands over the zone's, and that over the node's. Naming a kind (`http`, `https`, `tcp`) replaces
-//! the inherited kind with its port, host, status, contains and ca; every, timeout, fall and rise always inherit.
+//! A region's check stands over the zone's, and that over the node's. Naming a kind (`http`, `https`, `tcp`, `hls`,
+//! `exec`) replaces the inherited kind with all that is its own, such as port, host and ca; every, timeout, fall, rise
+//! and heartbeat always inherit.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::diagnostic::{At, Diagnostic};
-use super::settings::{Check, CheckKind, HttpCheck, PrivateCa};
+use super::settings::{Check, CheckKind, ExecCheck, HttpCheck, PrivateCa, Transport};
 use super::tree::{File, Item, Placed, Table};
 use super::{names, units};
 
@@ -25,7 +27,14 @@ const RISE: u32 = 10;
 /// Below this a probe is a load test.
 const MIN_EVERY: Duration = Duration::from_millis(50);
 const MAX_EVERY: Duration = Duration::from_secs(3600);
+/// Faster beats tell nothing more: a probe that confirms takes at least 100 ms.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(20);
+const MAX_HEARTBEAT: Duration = Duration::from_secs(60);
 const MAX_STREAK: i64 = 1000;
+/// Target durations that a live edge may stand.
+const STALE: u32 = 3;
+/// A live playlist may take one and a half target durations to move (RFC 8216 §6.2.2): less would fail a sound one.
+const STALE_RANGE: RangeInclusive<i64> = 2..=100;
 /// A CA file is a few kilobytes; whole bundles are some hundreds.
 const MAX_CA_BYTES: u64 = 4 << 20;
 
@@ -40,12 +49,15 @@ pub struct CheckSpec {
     status: Option<Placed<Vec<u16>>>,
     contains: Option<Placed<String>>,
     ca: Option<Placed<Arc<PrivateCa>>>,
+    tls: Option<Placed<bool>>,
+    stale: Option<Placed<u32>>,
     every: Option<Placed<Duration>>,
-    timeout: Option<Placed<Duration>>,
+    timeout: Option<Placed<Timeout>>,
     /// True when `every` or `timeout` could not be read: then they cannot be compared.
     untimed: bool,
     fall: Option<u32>,
     rise: Option<u32>,
+    heartbeat: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +65,32 @@ enum Kind {
     Http { path: String },
     Https { path: String },
     Tcp { port: u16 },
+    Hls { path: String },
+    Exec { program: PathBuf, arguments: Vec<String> },
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Kind::Http { .. } => "http",
+            Kind::Https { .. } => "https",
+            Kind::Tcp { .. } => "tcp",
+            Kind::Hls { .. } => "hls",
+            Kind::Exec { .. } => "exec",
+        }
+    }
+
+    /// Whether it asks for something by HTTP, over TLS or not.
+    fn is_web(&self) -> bool {
+        matches!(self, Kind::Http { .. } | Kind::Https { .. } | Kind::Hls { .. })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Timeout {
+    Fixed(Duration),
+    /// `"auto"`: follows the measured times.
+    Auto,
 }
 
 impl CheckSpec {
@@ -65,6 +103,14 @@ impl CheckSpec {
             untimed |= duration.is_none();
             Some(item.placed(duration?))
         };
+        let every = timing(table.take("every"), MIN_EVERY..=MAX_EVERY);
+        let timeout = table.take("timeout").and_then(|item| {
+            if item.as_string() == Some("auto") {
+                return Some(item.placed(Timeout::Auto));
+            }
+            let Placed { value, at } = timing(Some(item), Duration::from_millis(1)..=MAX_EVERY)?;
+            Some(Placed { value: Timeout::Fixed(value), at })
+        });
         let spec = CheckSpec {
             kind,
             names_kind,
@@ -73,11 +119,14 @@ impl CheckSpec {
             status: table.take("status").map(|item| status(&item)),
             contains: table.take("contains").and_then(|item| contains(&item)),
             ca: table.take("ca").and_then(|item| ca(&item)),
-            every: timing(table.take("every"), MIN_EVERY..=MAX_EVERY),
-            timeout: timing(table.take("timeout"), Duration::from_millis(1)..=MAX_EVERY),
+            tls: table.take("tls").and_then(|item| Some(item.placed(item.boolean()?))),
+            stale: table.take("stale").and_then(|item| Some(item.placed(item.integer(STALE_RANGE)? as u32))),
+            every,
+            timeout,
             untimed,
             fall: table.take("fall").and_then(|item| streak(&item, "up", "down")),
             rise: table.take("rise").and_then(|item| streak(&item, "down", "up")),
+            heartbeat: table.take("heartbeat").and_then(|item| units::read(&item, MIN_HEARTBEAT..=MAX_HEARTBEAT)),
         };
         table.finish(mend);
         spec
@@ -94,11 +143,14 @@ impl CheckSpec {
             status: self.status.clone().or_else(|| kind.status.clone()),
             contains: self.contains.clone().or_else(|| kind.contains.clone()),
             ca: self.ca.clone().or_else(|| kind.ca.clone()),
+            tls: self.tls.clone().or_else(|| kind.tls.clone()),
+            stale: self.stale.clone().or_else(|| kind.stale.clone()),
             every: self.every.clone().or_else(|| base.every.clone()),
             timeout: self.timeout.clone().or_else(|| base.timeout.clone()),
             untimed: self.untimed || base.untimed,
             fall: self.fall.or(base.fall),
             rise: self.rise.or(base.rise),
+            heartbeat: self.heartbeat.or(base.heartbeat),
         }
     }
 
@@ -106,9 +158,9 @@ impl CheckSpec {
         self.names_kind
     }
 
-    /// Where the check says `http` or `https` without a `host`, which then has to follow from the streams.
+    /// Where the check is by HTTP without a `host`, which then has to follow from the streams.
     pub fn needs_host(&self) -> Option<&At> {
-        let kind = self.kind.as_ref().filter(|kind| !matches!(kind.value, Kind::Tcp { .. }))?;
+        let kind = self.kind.as_ref().filter(|kind| kind.value.is_web())?;
         self.host.is_none().then_some(&kind.at)
     }
 
@@ -117,21 +169,31 @@ impl CheckSpec {
         self.verify_timing(file);
         let Some(kind) = &self.kind else { return };
         let tcp = matches!(kind.value, Kind::Tcp { .. });
-        let https = matches!(kind.value, Kind::Https { .. });
+        let hls = matches!(kind.value, Kind::Hls { .. });
+        let judged = kind.value.is_web() && !hls;
+        let over_tls = matches!(kind.value, Kind::Https { .. }) || hls && self.over_tls();
         let places = [
             ("port", self.port.as_ref().map(|p| &p.at), !tcp),
             ("host", self.host.as_ref().map(|p| &p.at), !tcp),
-            ("status", self.status.as_ref().map(|p| &p.at), !tcp),
-            ("contains", self.contains.as_ref().map(|p| &p.at), !tcp),
-            ("ca", self.ca.as_ref().map(|p| &p.at), https),
+            ("status", self.status.as_ref().map(|p| &p.at), judged),
+            ("contains", self.contains.as_ref().map(|p| &p.at), judged),
+            ("ca", self.ca.as_ref().map(|p| &p.at), over_tls),
+            ("tls", self.tls.as_ref().map(|p| &p.at), hls),
+            ("stale", self.stale.as_ref().map(|p| &p.at), hls),
         ];
         for (key, at, fits) in places {
             let Some(at) = at.filter(|_| !fits) else { continue };
-            let name = if tcp { "tcp" } else { "http" };
+            let name = if hls && key == "ca" { "hls without TLS" } else { kind.value.name() };
             let fault = Diagnostic::error(at.clone(), format!("`{key}` has no meaning for a check by {name}"));
             file.report(match key {
                 "port" => fault.help("the port is the value of `tcp` itself"),
+                "ca" if hls => fault.help("remove it, or `tls = false`"),
                 "ca" => fault.help("remove it, or check by https"),
+                "tls" if judged => fault.help("remove it: http is without TLS and https with it; hls can be either"),
+                "tls" | "stale" => fault.help("remove it, or check by hls"),
+                "status" | "contains" if hls => {
+                    fault.rule("the answer must be a playlist, with status 200").help("remove it")
+                }
                 _ => fault.help("remove it, or check by http or https"),
             });
         }
@@ -143,8 +205,8 @@ impl CheckSpec {
             return;
         }
         // The place that the operator is likelier to have in mind: the one in this file, and the later one in it.
-        let places = [&self.every, &self.timeout];
-        let at = places.into_iter().flatten().map(|p| &p.at).max_by_key(|at| (at.file == file.path, (*at).clone()));
+        let places = [self.every.as_ref().map(|p| &p.at), self.timeout.as_ref().map(|p| &p.at)];
+        let at = places.into_iter().flatten().max_by_key(|at| (at.file == file.path, (*at).clone()));
         let Some(at) = at else { return };
         let (every, timeout) = (units::written(every), units::written(timeout));
         file.report(
@@ -154,19 +216,29 @@ impl CheckSpec {
         );
     }
 
+    /// Of a check by hls.
+    fn over_tls(&self) -> bool {
+        self.tls.as_ref().is_none_or(|p| p.value)
+    }
+
     fn every(&self) -> Duration {
         self.every.as_ref().map_or(EVERY, |p| p.value)
     }
 
     fn timeout(&self) -> Duration {
-        self.timeout.as_ref().map_or_else(|| TIMEOUT.min(self.every() / 2), |p| p.value)
+        match self.timeout.as_ref().map(|p| p.value) {
+            Some(Timeout::Fixed(timeout)) => timeout,
+            Some(Timeout::Auto) | None => TIMEOUT.min(self.every() / 2),
+        }
     }
 
     /// The check in use; `None` when no kind is named. `host` stands in for one that is not written.
     pub fn resolve(&self, host: &str) -> Option<Check> {
+        let known_host = || self.host.as_ref().map_or_else(|| host.to_owned(), |p| p.value.clone());
+        let ca = || self.ca.as_ref().map(|p| p.value.clone());
         let http = |path: &str| HttpCheck {
             path: path.to_owned(),
-            host: self.host.as_ref().map_or_else(|| host.to_owned(), |p| p.value.clone()),
+            host: known_host(),
             status: self.status.as_ref().map(|p| p.value.clone()).unwrap_or_default(),
             contains: self.contains.as_ref().map(|p| p.value.clone()),
         };
@@ -174,29 +246,46 @@ impl CheckSpec {
         let (kind, port) = match &self.kind.as_ref()?.value {
             Kind::Tcp { port } => (CheckKind::Tcp, *port),
             Kind::Http { path } => (CheckKind::Http(http(path)), port(80)),
-            Kind::Https { path } => {
-                let ca = self.ca.as_ref().map(|p| p.value.clone());
-                (CheckKind::Https { http: http(path), ca }, port(443))
+            Kind::Https { path } => (CheckKind::Https { http: http(path), ca: ca() }, port(443)),
+            Kind::Hls { path } => {
+                let (transport, default) =
+                    if self.over_tls() { (Transport::Tls(ca()), 443) } else { (Transport::Plain, 80) };
+                let stale = self.stale.as_ref().map_or(STALE, |p| p.value);
+                let http = HttpCheck { status: vec![200], contains: None, ..http(path) };
+                (CheckKind::Hls { http, transport, stale }, port(default))
+            }
+            Kind::Exec { program, arguments } => {
+                let (program, arguments) = (program.clone(), arguments.clone());
+                let host = Some(known_host()).filter(|host| !host.is_empty());
+                (CheckKind::Exec(ExecCheck { program, arguments, host }), port(0))
             }
         };
         Some(Check {
             kind,
             every: self.every(),
             timeout: self.timeout(),
+            adaptive: self.timeout.as_ref().is_some_and(|p| p.value == Timeout::Auto),
             fall: self.fall.unwrap_or(FALL),
             rise: self.rise.unwrap_or(RISE),
             port,
+            heartbeat: self.heartbeat,
         })
     }
 }
 
 fn kind(table: &mut Table<'_>) -> (Option<Placed<Kind>>, bool) {
-    let http = table.take("http");
-    let https = table.take("https");
-    let tcp = table.take("tcp");
-    let mut written: Vec<&Item<'_>> = [&http, &https, &tcp].into_iter().flatten().collect();
-    written.sort_by_key(|item| item.key_at());
-    if let [first, second, ..] = written[..] {
+    type Read = fn(&Item<'_>) -> Option<Kind>;
+    let kinds: [(&'static str, Read); 5] = [
+        ("http", |item| path(item).map(|path| Kind::Http { path })),
+        ("https", |item| path(item).map(|path| Kind::Https { path })),
+        ("tcp", |item| port(item).map(|port| Kind::Tcp { port: port.value })),
+        ("hls", |item| path(item).map(|path| Kind::Hls { path })),
+        ("exec", exec),
+    ];
+    let mut written: Vec<(Item<'_>, Read)> =
+        kinds.into_iter().filter_map(|(key, read)| Some((table.take(key)?, read))).collect();
+    written.sort_by_key(|(item, _)| item.key_at());
+    if let [(first, _), (second, _), ..] = &written[..] {
         table.file.report(
             second
                 .key_fault(format!("`{}` beside `{}`", second.path, first.path))
@@ -204,13 +293,49 @@ fn kind(table: &mut Table<'_>) -> (Option<Placed<Kind>>, bool) {
                 .help(format!("remove one of them; the other is at line {}", first.key_at().line)),
         );
     }
-    let Some(item) = written.first().copied().cloned() else { return (None, false) };
-    let kind = match (&http, &https) {
-        (Some(http), _) if http.key_at() == item.key_at() => path(&item).map(|path| Kind::Http { path }),
-        (_, Some(https)) if https.key_at() == item.key_at() => path(&item).map(|path| Kind::Https { path }),
-        _ => port(&item).map(|port| Kind::Tcp { port: port.value }),
+    let Some((item, read)) = written.into_iter().next() else { return (None, false) };
+    (read(&item).map(|value| Placed { value, at: item.key_at() }), true)
+}
+
+/// A program and its arguments. One that can't be run now is a warning: it may be put there later.
+fn exec(item: &Item<'_>) -> Option<Kind> {
+    let mend = "write the program and each argument apart, like [\"/usr/lib/monitors/check\", \"--fast\"]";
+    let fault = |what: String| {
+        item.report(item.fault(what).rule("a program is run as it is written, without a shell").help(mend))
     };
-    (kind.map(|value| Placed { value, at: item.key_at() }), true)
+    if !item.is_array() {
+        fault(format!("`{}` is not an array", item.path));
+        return None;
+    }
+    let words: Vec<&str> = item.strings().into_iter().map(|(word, _)| word).collect();
+    let Some((program, arguments)) = words.split_first() else {
+        fault(format!("`{}` names no program", item.path));
+        return None;
+    };
+    if words.len() < item.one_or_more().len() {
+        return None;
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        fault(format!("`{}` holds a NUL character, which no argument can", item.path));
+        return None;
+    }
+    if !program.starts_with('/') {
+        fault(format!("`{}` names the program {program:?}, which is no absolute path", item.path));
+        return None;
+    }
+    let trouble = match std::fs::metadata(program) {
+        Err(error) => Some(error.to_string()),
+        Ok(file) if !file.is_file() => Some("not a file".into()),
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => Some("not executable".into()),
+        Ok(_) => None,
+    };
+    if let Some(trouble) = trouble {
+        item.report(
+            Diagnostic::warning(item.at(), format!("`{}`: {program}: {trouble}", item.path))
+                .rule("servers whose program can't be started keep the verdict that they have"),
+        );
+    }
+    Some(Kind::Exec { program: (*program).into(), arguments: arguments.iter().map(|word| (*word).into()).collect() })
 }
 
 /// The target of a request: what hyper will send it has to be able to parse.

@@ -73,6 +73,19 @@ impl Diagnostic {
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
+
+    /// As `check --json` and a refused reload show it.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "file": self.at.file.to_string_lossy(),
+            "line": self.at.line,
+            "column": self.at.column,
+            "severity": if self.is_error() { "error" } else { "warning" },
+            "what": self.what,
+            "rule": self.rule,
+            "help": self.help,
+        })
+    }
 }
 
 impl fmt::Display for Diagnostic {

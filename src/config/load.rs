@@ -67,6 +67,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     }
     loaded.diagnostics.extend(duplicates(&apexes));
     loaded.diagnostics.extend(undelegated(&loaded.zones));
+    loaded.diagnostics.extend(unmet(&loaded.zones));
     loaded.diagnostics.extend(outshone(&loaded.zones));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
@@ -181,6 +182,20 @@ fn undelegated(zones: &[Zone]) -> Vec<Diagnostic> {
         );
     }
     warnings
+}
+
+/// Needed names that no zone here steers.
+fn unmet(zones: &[Zone]) -> Vec<Diagnostic> {
+    let steered: HashSet<&Name> = zones.iter().flat_map(|zone| &zone.streams).map(|stream| &stream.owner).collect();
+    let needs = zones.iter().flat_map(|zone| &zone.streams).flat_map(|stream| &stream.needs);
+    needs
+        .filter(|(name, _)| !steered.contains(name))
+        .map(|(name, at)| {
+            Diagnostic::warning(at.clone(), format!("no zone here steers {name}: it counts as up"))
+                .rule("`needs` names streams whose health this node knows")
+                .help("name a stream of one of the zone files in full, or remove it")
+        })
+        .collect()
 }
 
 /// Steered names of a zone that lie in another zone of ours: the longest match answers, so they never do.

@@ -8,6 +8,7 @@
 //! [`settings`] holds the values in use: every default applied, every reference resolved, every rule of the zone
 //! file obeyed. Whatever breaks a rule is a [`Diagnostic`], and one run reports them all.
 
+pub mod admin;
 pub mod diagnostic;
 pub mod geoip;
 pub mod load;
@@ -18,13 +19,14 @@ pub mod settings;
 mod aliases;
 mod check;
 mod from;
+mod heartbeat;
 mod records;
 mod region;
 mod rules;
 mod stream;
 mod syntax;
 mod tree;
-mod units;
+pub(crate) mod units;
 mod zone_file;
 
 pub use diagnostic::{At, Diagnostic, Severity};
@@ -32,4 +34,5 @@ pub use geoip::load_database;
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
 pub use tree::Placed;
+pub(crate) use tree::nearest;
 pub use zone_file::{Shared, ZoneFile, read as read_zone};

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::admin;
+use super::admin::Access;
 use super::check::CheckSpec;
 use super::diagnostic::Diagnostic;
 use super::settings::{Node, TcpLimits};
 use super::tree::{File, Item, Table};
 use super::zone_file::Shared;
-use super::{load, region, syntax, units};
+use super::{heartbeat, load, region, syntax, units};
 
 /// Read without being named, when it is there.
 pub const DEFAULT_FILE: &str = "meridian.toml";
@@ -34,7 +36,9 @@ impl Default for Node {
             workers: None,
             state: "state".into(),
             admin: known(ADMIN),
+            access: Access::default(),
             tcp: TcpLimits::default(),
+            heartbeat: None,
         }
     }
 }
@@ -65,14 +69,22 @@ fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {
     let mut table = Table::root(&file, root.get_ref());
     let base = path.parent().unwrap_or(Path::new(""));
     let default = Node::default();
+    let mut access = Access::default();
+    let mut admin = |item: Item<'_>| {
+        let (listen, written) = admin::admin(item.table()?, base, socket, belongs_above);
+        access = written;
+        listen
+    };
     let node = Node {
         listen: table.take("listen").map(|item| listen(&item)).unwrap_or(default.listen),
         zones: table.take("zones").and_then(|item| path_of(&item, base)).unwrap_or_else(|| base.join(default.zones)),
         geoip: table.take("geoip").map(|item| paths(&item, base)),
         workers: table.take("workers").and_then(|item| workers(&item)),
         state: table.take("state").and_then(|item| path_of(&item, base)).unwrap_or_else(|| base.join(default.state)),
-        admin: table.take("admin").and_then(|item| admin(item.table()?)).unwrap_or(default.admin),
+        admin: table.take("admin").and_then(&mut admin).unwrap_or(default.admin),
         tcp: table.take("limits").and_then(|item| item.table()).map(limits).unwrap_or(default.tcp),
+        access,
+        heartbeat: table.take("heartbeat").and_then(|item| heartbeat::read(item.table()?, base, socket, belongs_above)),
     };
     let shared = shared(&mut table);
     table.done();
@@ -141,12 +153,6 @@ fn paths(item: &Item<'_>, base: &Path) -> Vec<PathBuf> {
 
 fn workers(item: &Item<'_>) -> Option<NonZeroU16> {
     NonZeroU16::new(item.integer(1..=1024)? as u16)
-}
-
-fn admin(mut table: Table<'_>) -> Option<SocketAddr> {
-    let listen = table.take("listen").and_then(|item| socket(&item));
-    table.finish(belongs_above);
-    listen
 }
 
 fn limits(mut table: Table<'_>) -> TcpLimits {

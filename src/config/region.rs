@@ -4,14 +4,21 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check::CheckSpec;
 
 use super::diagnostic::{At, Diagnostic};
 use super::settings::{Family, MAX_REGIONS, Server};
 use super::tree::{Item, Table, nearest, quoted_key};
+use super::units;
+
 use crate::geo::Point;
 use crate::geo::cities::{self, CityError};
+
+/// How long a region takes to have its whole share again after it came back.
+pub const RAMP: Duration = Duration::from_secs(300);
+const MAX_RAMP: Duration = Duration::from_secs(86_400);
 
 /// A region as written: everything but its check is settled.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +31,7 @@ pub struct RegionSpec {
     pub located: bool,
     pub servers: Vec<Server>,
     pub min_up: Option<u32>,
+    pub ramp: Duration,
     pub check: Option<CheckSpec>,
     /// Whether the check has a place of its own; where an overlay without a kind to change is reported.
     pub check_at: Option<At>,
@@ -69,6 +77,7 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
     let point = at.and_then(|item| coordinates(&item));
     let servers = servers(&mut table, item);
     let min_up = table.take("min_up").and_then(|item| min_up(&item, &servers));
+    let ramp = table.take("ramp").and_then(|item| units::read(&item, Duration::ZERO..=MAX_RAMP)).unwrap_or(RAMP);
     let check = table.take("check");
     let check_at = check.as_ref().map(Item::key_at);
     let check = check.and_then(|item| item.table()).map(|table| CheckSpec::read(table, mend));
@@ -86,6 +95,7 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
         located,
         servers,
         min_up,
+        ramp,
         check,
         check_at,
     })

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
+use super::admin::Access;
 use super::diagnostic::At;
 use crate::geo::{Match, Point};
 use crate::zone::Rrset;
@@ -34,6 +35,9 @@ pub struct Zone {
     pub soa: Soa,
     /// In the order written; at most [`MAX_REGIONS`]; empty in a plain static zone.
     pub regions: Vec<Region>,
+    /// An operator's order that would leave fewer regions able to take clients is refused; at least 1, and no more than
+    /// there are regions unless there are none.
+    pub min_regions: u8,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
     /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS
@@ -43,6 +47,13 @@ pub struct Zone {
     pub modified: u32,
     /// FNV or like digest of the file's text, to notice a change that left no later mtime.
     pub digest: u64,
+}
+
+impl Zone {
+    /// The apex as labels, orders and journals have it: in lower case, without the final dot.
+    pub fn label(&self) -> Arc<str> {
+        self.name.to_lowercase().to_ascii().trim_end_matches('.').into()
+    }
 }
 
 /// Timers of the synthesised SOA, in seconds.
@@ -70,6 +81,8 @@ pub struct Region {
     /// Up servers of a type below which the region is down for that type; default half of the servers that declare
     /// the type, rounded up.
     pub min_up: Option<u32>,
+    /// How long the region takes to have its whole share again after it came back; zero: at once.
+    pub ramp: Duration,
     /// `None`: the servers are always up.
     pub check: Option<Arc<Check>>,
 }
@@ -113,18 +126,55 @@ pub struct Check {
     pub every: Duration,
     /// Below `every`.
     pub timeout: Duration,
+    /// The time-out of regular probes follows their measured times; `timeout` is then its upper bound, and that of the
+    /// probes that confirm a failure.
+    pub adaptive: bool,
     /// Failures in a row that turn up into down; at least 1.
     pub fall: u32,
     /// Successes in a row that turn down into up; at least 1.
     pub rise: u32,
+    /// 0 only where an `exec` check has none.
     pub port: u16,
+    /// How often an agent beside the server beats; a beat that is late makes the node probe at once.
+    pub heartbeat: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckKind {
     Tcp,
     Http(HttpCheck),
-    Https { http: HttpCheck, ca: Option<Arc<PrivateCa>> },
+    Https {
+        http: HttpCheck,
+        ca: Option<Arc<PrivateCa>>,
+    },
+    /// The live edge of an HLS playlist (RFC 8216) must move on.
+    Hls {
+        /// Status 200, and nothing to contain.
+        http: HttpCheck,
+        transport: Transport,
+        /// Target durations that the edge may stand; at least 2.
+        stale: u32,
+    },
+    Exec(ExecCheck),
+}
+
+/// What HTTP goes over, where the kind of check does not say it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Plain,
+    /// With a private authority in place of the public ones.
+    Tls(Option<Arc<PrivateCa>>),
+}
+
+/// A program that tells by its exit code whether a server is well. The port that it is told is the target's, 0: none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExecCheck {
+    /// Absolute.
+    pub program: PathBuf,
+    /// As written; no shell reads them. Without NUL.
+    pub arguments: Vec<String>,
+    /// Told to the program where one is known.
+    pub host: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -161,6 +211,8 @@ pub struct Stream {
     pub rules: Vec<Rule>,
     /// CNAME target given while every region is down in both families.
     pub fallback: Option<Name>,
+    /// Steered names, of any zone, without which this stream is no use to a viewer; each with its place.
+    pub needs: Vec<(Name, At)>,
     pub at: At,
 }
 
@@ -233,11 +285,24 @@ pub struct Node {
     pub geoip: Option<Vec<PathBuf>>,
     /// Threads that answer UDP. `None`: one a core.
     pub workers: Option<NonZeroU16>,
-    /// Where serials are kept over a restart.
+    /// What is kept over a restart: serials, orders, verdicts, the journal. One node a directory.
     pub state: PathBuf,
     /// HTTP API and metrics.
     pub admin: SocketAddr,
+    /// Who may use it.
+    pub access: Access,
     pub tcp: TcpLimits,
+    /// `None`: no heartbeats are received.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// Where heartbeats are received, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// UDP.
+    pub listen: SocketAddr,
+    /// The file of keys that agents and this node share.
+    pub keys: PathBuf,
 }
 
 /// What was given on the command line; it beats the file. Empty lists mean "not given".
@@ -261,7 +326,9 @@ impl Node {
             workers: flags.workers.or(self.workers),
             state: flags.state.unwrap_or(self.state),
             admin: flags.admin.unwrap_or(self.admin),
+            access: self.access,
             tcp: self.tcp,
+            heartbeat: self.heartbeat,
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn apex(context: &Context<'_>, at: At) -> Stream {
         steering: Steering { bias: vec![0; regions.len()], regions, policy: Policy::Nearest, answers: DEFAULT_ANSWERS },
         rules: Vec::new(),
         fallback: None,
+        needs: Vec::new(),
         at,
     }
 }
@@ -75,6 +76,7 @@ fn read(label: &str, item: &Item<'_>, context: &Context<'_>) -> Option<Stream> {
     let own = Spec::read(&mut table, context.regions);
     let rules = table.take("rules").map(|item| rule_specs(&item, context)).unwrap_or_default();
     let fallback = table.take("fallback").and_then(|item| fallback(&item, owner.as_ref(), context.apex));
+    let needs = table.take("needs").map(|item| needs(&item, owner.as_ref(), context.apex)).unwrap_or_default();
     table.finish(|key, unknown| {
         unknown
             .is_table()
@@ -90,7 +92,8 @@ fn read(label: &str, item: &Item<'_>, context: &Context<'_>) -> Option<Stream> {
             Some(Rule { from: rule.from, steering })
         })
         .collect();
-    Some(Stream { owner: owner?, label: label.into(), ttl, steering: steering?, rules, fallback, at: item.key_at() })
+    let (label, at) = (label.into(), item.key_at());
+    Some(Stream { owner: owner?, label, ttl, steering: steering?, rules, fallback, needs, at })
 }
 
 fn owner(label: &str, item: &Item<'_>, apex: &Name) -> Option<Name> {
@@ -136,6 +139,21 @@ fn fallback(item: &Item<'_>, owner: Option<&Name>, apex: &Name) -> Option<Name> 
         return None;
     }
     Some(target)
+}
+
+fn needs(item: &Item<'_>, owner: Option<&Name>, apex: &Name) -> Vec<(Name, At)> {
+    let mut list: Vec<(Name, At)> = Vec::new();
+    for (text, element) in item.strings() {
+        let Some(name) = names::read_absolute(&element, text, apex) else { continue };
+        if owner == Some(&name) {
+            item.report(element.fault(format!("`{}` names the stream itself", item.path)).help("remove it"));
+        } else if list.iter().any(|(other, _)| *other == name) {
+            item.report(element.fault(format!("`{}` has {name} twice", item.path)).help("remove one of them"));
+        } else {
+            list.push((name, element.at()));
+        }
+    }
+    list
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

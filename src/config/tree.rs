@@ -285,6 +285,10 @@ impl<'t> Item<'t> {
         self.value.get_ref().is_table()
     }
 
+    pub fn is_array(&self) -> bool {
+        self.value.get_ref().is_array()
+    }
+
     /// Whether the value is a list of tables (`[[…]]`).
     pub fn is_tables(&self) -> bool {
         self.value.get_ref().as_array().is_some_and(|list| list.iter().all(|v| v.get_ref().is_table()))
@@ -306,10 +310,24 @@ impl<'t> Item<'t> {
         matches!(self.value.get_ref(), DeValue::Integer(_) | DeValue::Float(_))
     }
 
+    /// The text, if it is one; reports nothing.
+    pub fn as_string(&self) -> Option<&'t str> {
+        self.value.get_ref().as_str()
+    }
+
     /// The value where it is a whole number, without a word where it is not.
     pub fn as_integer(&self) -> Option<i64> {
         let number = self.value.get_ref().as_integer()?;
         i64::from_str_radix(number.as_str(), number.radix()).ok()
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        let value = self.value.get_ref().as_bool();
+        if value.is_none() {
+            self.wrong_type("true or false");
+        }
+        value
     }
 
     /// A whole number of `range`.
@@ -352,7 +370,7 @@ impl<'t> Item<'t> {
 
     /// The elements of an array.
     pub fn array(&self) -> Option<Vec<Item<'t>>> {
-        if !self.value.get_ref().is_array() {
+        if !self.is_array() {
             self.wrong_type("an array");
             return None;
         }

@@ -26,7 +26,7 @@ pub struct Shared {
 }
 
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
-const TOP: [&str; 5] = ["zone", "ns", "contact", "ttl", "soa"];
+const TOP: [&str; 6] = ["zone", "ns", "contact", "ttl", "soa", "min_regions"];
 
 pub(super) fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
     TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
@@ -78,6 +78,8 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         .and_then(|item| names::mailbox(item.string()?).map_err(|flaw| item.report_flaw(flaw)).ok());
     let ttl = table.take("ttl").and_then(|item| stream::ttl(&item)).unwrap_or(stream::DEFAULT_TTL);
     let soa = table.take("soa");
+    let min_regions =
+        table.take("min_regions").and_then(|item| item.integer(1..=MAX_REGIONS as i64).map(|n| item.placed(n as u8)));
     let check =
         table.take("check").and_then(|item| Some((item.key_at(), CheckSpec::read(item.table()?, belongs_above))));
     let regions = table.take("region").and_then(|item| item.table());
@@ -121,7 +123,19 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         );
     }
     let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), shared, lossy);
-    (placed, Some(assemble(file, apex, ns, soa, regions, streams, records, &used)))
+    if let Some(min) = min_regions.as_ref().filter(|min| !lossy && usize::from(min.value) > regions.len()) {
+        let count = regions.len();
+        file.report(
+            Diagnostic::error(
+                min.at.clone(),
+                format!("`min_regions` is {}, more than the zone has in use: {count}", min.value),
+            )
+            .rule("no drain could ever be taken")
+            .help(if count == 0 { "remove it".to_owned() } else { format!("write {count} or less") }),
+        );
+    }
+    let min_regions = min_regions.map_or(1, |min| min.value);
+    (placed, Some(assemble(file, apex, ns, soa, min_regions, regions, streams, records, &used)))
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
@@ -268,6 +282,7 @@ fn resolve_regions(
             near: spec.near.clone(),
             servers: spec.servers.clone(),
             min_up: spec.min_up,
+            ramp: spec.ramp,
             check: merged.resolve(host.as_deref().unwrap_or_default()).map(Arc::new),
         });
     }
@@ -307,6 +322,7 @@ fn assemble(
     apex: Name,
     ns: Vec<Placed<Name>>,
     soa: Soa,
+    min_regions: u8,
     regions: Vec<Region>,
     mut streams: Vec<Stream>,
     records: Vec<PlacedRrset>,
@@ -331,6 +347,7 @@ fn assemble(
         file: file.path.clone(),
         ns: ns.into_iter().map(|ns| ns.value).collect(),
         soa,
+        min_regions,
         regions,
         streams,
         records: records.into_iter().map(|placed| placed.rrset).collect(),

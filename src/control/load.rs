@@ -13,6 +13,8 @@ use tracing::warn;
 
 use super::serials::{Serials, open_state};
 use super::watch::Fingerprint;
+use crate::admin::access::Gate;
+use crate::config::admin::exposed;
 use crate::config::geoip::{database_paths, load_database};
 use crate::config::node::{self, load_node};
 use crate::config::settings::{Node, Overrides, Zone};
@@ -95,8 +97,17 @@ impl NodeFile {
         // Looked at before it is read, also where it is not there yet.
         seen.note([sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into())]);
         match load_node(sources.config.as_deref()) {
-            Ok((node, shared, diagnostics)) => {
-                Ok(NodeFile { node: node.with(sources.flags.clone()), shared, diagnostics, seen })
+            Ok((node, shared, mut diagnostics)) => {
+                let node = node.with(sources.flags.clone());
+                // The file's own address was judged with the file.
+                if let Some(address) = sources.flags.admin
+                    && let Some(missing) = node.access.missing_for(address)
+                {
+                    let file = sources.config.clone().unwrap_or_else(|| node::DEFAULT_FILE.into());
+                    let fault = Diagnostic::error(At::start(&file), format!("--admin {address}: {missing} is missing"));
+                    diagnostics.push(exposed(fault));
+                }
+                Ok(NodeFile { node, shared, diagnostics, seen })
             }
             Err(fault) => Err(Refused { diagnostics: vec![*fault], seen }),
         }
@@ -147,6 +158,8 @@ pub struct Loader {
     /// The settings that hold from start to end.
     started: Node,
     state: Option<PathBuf>,
+    /// Takes what a load says of the admin address.
+    gate: Arc<Gate>,
     memory: Mutex<Memory>,
 }
 
@@ -161,7 +174,7 @@ impl Loader {
     /// `files`: the first reading of `sources`. Gives the first snapshot too. Blocks as long as compiling takes.
     ///
     /// A state directory that cannot be had costs the serials' memory and nothing else, so it is only warned of.
-    pub fn new(sources: Sources, files: Files) -> (Loader, Loaded) {
+    pub fn new(sources: Sources, files: Files, gate: Arc<Gate>) -> (Loader, Loaded) {
         let state = open_state(&files.node.state);
         if let Err(error) = &state {
             warn!(
@@ -170,16 +183,13 @@ impl Loader {
             );
         }
         let state = state.ok();
-        let serials = state.as_deref().map(Serials::load).transpose().unwrap_or_else(|error| {
-            warn!(%error, "the saved serials cannot be read; serials start from the files' times");
-            None
-        });
+        let serials = state.as_deref().map(Serials::load);
         let memory = Memory {
             serials: serials.unwrap_or_default(),
             database: (files.seen.databases.clone(), Arc::clone(&files.database)),
             inputs: files.seen.inputs.clone(),
         };
-        let loader = Loader { sources, started: files.node.clone(), state, memory: Mutex::new(memory) };
+        let loader = Loader { sources, started: files.node.clone(), state, gate, memory: Mutex::new(memory) };
         let loaded = loader.compile(files, None, &Beliefs::new());
         (loader, loaded)
     }
@@ -196,6 +206,8 @@ impl Loader {
         let mut files = read(&self.sources, Some(&known))
             .map_err(|Refused { diagnostics, seen }| Refused { diagnostics, seen: seen.or(earlier) })?;
         files.warnings.extend(self.not_now(&files.node));
+        // A load that was read is always taken.
+        self.gate.replace(&files.node.access);
         Ok(self.compile(files, Some(previous), beliefs))
     }
 

@@ -1,45 +1,71 @@
 //! The loop that changes the world: the only writer of what is published.
 //!
 //! ```text
-//! verdicts ───────┐                 ┌─► Snapshot::with_verdicts ─────────────┐
-//! files changed ──┼─► Control::run ─┤                                        ├─► publish (one swap)
-//! SIGHUP, views ──┘                 └─► load, on a thread of its own ─ done ─┘
+//! verdicts ─► Judge ──┐                 ┌─► with_verdicts, with_standings ────────┐
+//! time (ramps, drains)┤                 │                                         │
+//! orders ─► kept ─────┼─► Control::run ─┤                                         ├─► publish (one swap) ─► journal
+//! files changed ──────┤                 │                                         │
+//! SIGHUP, views ──────┘                 └─► load, on a thread of its own ─► done ─┘
 //! ```
 //!
 //! Verdicts are published as they come, in microseconds: nothing in the loop blocks. Reading and compiling files goes on
 //! elsewhere meanwhile; what was learned during it is applied to its result before that is published, so no verdict is
-//! lost. A load that fails changes nothing.
+//! lost. A load that fails changes nothing. An order is on the disk before it holds.
 
 pub mod load;
+mod memory;
+mod notes;
+mod orders;
+mod regions;
 pub mod retired;
 pub mod serials;
 pub mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::load::{Load, Loaded, Refused};
+use self::memory::Memory;
+use self::notes::Notes;
+use self::orders::{Desk, Kept, News};
+use self::regions::{At, Regions, Step, Surroundings};
 use self::retired::Retired;
 use self::watch::Watcher;
 use crate::config::Diagnostic;
-use crate::health::{self, Prober, Verdict};
+use crate::health::beats::Beats;
+use crate::health::judge::{Group, Judge, Rules, Ruling, Vote};
+use crate::health::{self, Prober, Target, Verdict};
+use crate::journal::{Journal, Kind, Note};
+use crate::orders::book::Turn;
+use crate::orders::guard::{Facts, ZoneFacts};
+use crate::orders::{Draft, Lift, Order, Refusal};
 use crate::server::counters::Ledger;
-use crate::snapshot::{Published, Snapshot};
-use crate::world::{Belief, View, World};
+use crate::snapshot::{Published, Snapshot, TargetId};
+use crate::state::keeper::{Keeper, Restored};
+use crate::world::{View, World};
 
 /// How often old snapshots are looked at.
 const SWEEP: Duration = Duration::from_millis(200);
+/// How often regions on the move are moved on: a drain of 120 s goes in steps of 0.2 %.
+const STEP: Duration = Duration::from_millis(250);
+/// The wall clock, by which orders begin and end, may be set at any time: looked at no less often than this while there
+/// are orders.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Verdicts taken into one snapshot at most; those beyond go into the next.
 const BURST: usize = 1024;
 /// Questions and requests that wait for the loop; who asks more waits.
 pub const QUEUE: usize = 64;
+/// This node among those who vote on verdicts.
+const VANTAGE: &str = "local";
 
 /// What the loop is asked to do.
 pub enum Event {
@@ -48,6 +74,14 @@ pub enum Event {
     /// Load everything again; the outcome is told.
     Reload(oneshot::Sender<ReloadOutcome>),
     View(oneshot::Sender<View>),
+    /// An operator's order; what was taken is told, or why it was not.
+    Order(Draft, oneshot::Sender<Result<Order, Refusal>>),
+    /// Ends orders; those that were ended are told.
+    Lift {
+        what: Lift,
+        author: String,
+        reply: oneshot::Sender<Result<Vec<Order>, Refusal>>,
+    },
 }
 
 /// `Ok`: the generation that was published. `Err`: why nothing changed.
@@ -63,25 +97,42 @@ pub struct Tally {
 /// What the loop works with.
 pub struct Parts {
     pub published: Published,
-    pub world: World,
     pub load: Load,
     pub watcher: Watcher,
     pub prober: Prober,
+    pub beats: Beats,
     pub verdicts: mpsc::Receiver<health::Event>,
     pub events: mpsc::Receiver<Event>,
     pub ledger: Arc<Ledger>,
     pub tally: Arc<Tally>,
+    pub keeper: Keeper,
+    /// What was known when this node last ended.
+    pub restored: Restored,
 }
 
-/// Runs until `stop`.
-pub async fn run(parts: Parts, stop: CancellationToken) {
-    Control { parts, retired: Retired::default(), job: None, again: false, waiting: vec![], next: vec![] }
-        .run(stop)
-        .await;
+/// Runs until `stop`. What is restored holds in the published snapshot once this returns.
+pub fn start(parts: Parts, stop: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(notes::alarms(parts.prober.alarms(), parts.restored.journal.clone()));
+    let control = Control::new(parts);
+    tokio::spawn(control.run(stop))
 }
 
 struct Control {
-    parts: Parts,
+    published: Published,
+    world: World,
+    load: Load,
+    watcher: Watcher,
+    prober: Prober,
+    beats: Beats,
+    verdicts: mpsc::Receiver<health::Event>,
+    events: mpsc::Receiver<Event>,
+    ledger: Arc<Ledger>,
+    tally: Arc<Tally>,
+    journal: Journal,
+    judge: Judge,
+    desk: Desk,
+    regions: Regions,
+    memory: Memory,
     retired: Retired<Snapshot>,
     /// The load that is going on.
     job: Option<JoinHandle<Result<Loaded, Refused>>>,
@@ -93,40 +144,178 @@ struct Control {
 }
 
 impl Control {
+    fn new(parts: Parts) -> Control {
+        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored } =
+            parts;
+        let snapshot = published.load_full();
+        let now = now();
+        let keeper = Arc::new(keeper);
+        let Restored { orders, verdicts: saved, ramps, journal } = restored;
+        let mut control = Control {
+            world: World::new(&snapshot),
+            judge: Judge::new(Rules { own: VANTAGE.into(), ..Rules::default() }),
+            desk: Desk::new(orders, Arc::clone(&keeper)),
+            regions: Regions::default(),
+            memory: Memory::new(keeper),
+            retired: Retired::default(),
+            job: None,
+            again: false,
+            waiting: vec![],
+            next: vec![],
+            published,
+            load,
+            watcher,
+            prober,
+            beats,
+            verdicts,
+            events,
+            ledger,
+            tally,
+            journal,
+        };
+        control.judge.retain(judged(&snapshot), now);
+        control.regions.replace(&snapshot);
+        control.regions.resume(&ramps, now);
+        let changes = control.world.restore(&snapshot, &saved);
+        for (id, verdict) in &changes {
+            control.judge.restore(&snapshot.targets()[id.0 as usize], *verdict, now);
+        }
+        let after = if changes.is_empty() { None } else { Some(snapshot.with_verdicts(&changes)) };
+        let everywhere = control.regions.all().collect();
+        // Whatever was down stays down, and is no news.
+        control.turn_orders(Timestamp::now());
+        control.settle(&snapshot, after, &everywhere, now);
+        control
+    }
+
     async fn run(mut self, stop: CancellationToken) {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut burst = Vec::with_capacity(BURST);
         loop {
+            let wake = self.wake();
             tokio::select! {
                 // Verdicts first: viewers wait for them.
                 biased;
-                () = stop.cancelled() => return,
-                1.. = self.parts.verdicts.recv_many(&mut burst, BURST) => self.flip(&mut burst),
+                () = stop.cancelled() => break,
+                1.. = self.verdicts.recv_many(&mut burst, BURST) => self.flip(&mut burst),
+                kept = self.desk.kept() => self.kept(kept),
                 loaded = job(&mut self.job) => self.finish(loaded),
-                Some(event) = self.parts.events.recv() => self.handle(event),
+                Some(event) = self.events.recv() => self.handle(event),
+                () = alarm(wake) => self.tick(),
                 _ = sweep.tick(), if !self.retired.is_empty() => self.sweep(),
             }
         }
+        self.journal.note(Timestamp::now(), Note::new(Kind::Stopped, "told to stop"));
+        self.memory.write_now(&self.world.beliefs(), &self.regions);
+    }
+
+    /// When something changes by itself.
+    fn wake(&self) -> Option<Instant> {
+        let step = self.regions.is_moving().then(|| now() + STEP);
+        let glance = self.desk.due().map(|at| {
+            let ahead = at.duration_since(Timestamp::now());
+            now() + Duration::try_from(ahead).unwrap_or(Duration::ZERO).min(GLANCE)
+        });
+        [step, glance, self.judge.due(), self.memory.due()].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        let rulings = self.judge.tick(now);
+        let turned = self.turn_orders(Timestamp::now());
+        let touched = if turned { self.regions.all().collect() } else { self.regions.moving().collect() };
+        self.rule(rulings, touched, now);
+        self.memory.write(&self.world.beliefs(), &self.regions, now);
     }
 
     /// Publishes a burst of verdicts as one snapshot.
     fn flip(&mut self, burst: &mut Vec<health::Event>) {
-        let snapshot = self.parts.published.load_full();
-        let mut changes = Vec::with_capacity(burst.len());
-        let mut told = Vec::with_capacity(burst.len());
+        let now = now();
+        let mut rulings = Vec::with_capacity(burst.len());
         for event in burst.drain(..) {
-            let belief = Belief { verdict: event.verdict, cause: Arc::clone(&event.cause), since: SystemTime::now() };
-            let Some((id, server)) = self.parts.world.believe(&event.target, belief) else { continue };
-            changes.push((id, event.verdict));
-            told.push((server, snapshot.verdict(id), event));
+            let health::Event { target, verdict, cause, .. } = event;
+            let vote = Vote { vantage: VANTAGE.into(), verdict, cause };
+            if let Some(ruling) = self.judge.vote(&target, vote, now) {
+                rulings.push((Target::clone(&target), ruling));
+            }
+        }
+        self.rule(rulings, BTreeSet::new(), now);
+    }
+
+    /// Publishes what the judge ruled and what else became of regions.
+    fn rule(&mut self, rulings: Vec<(Target, Ruling)>, mut touched: BTreeSet<At>, now: Instant) {
+        let before = self.published.load_full();
+        let mut changes = Vec::with_capacity(rulings.len());
+        let mut told = Vec::with_capacity(rulings.len());
+        for (target, ruling) in rulings {
+            let belief = self.world.belief(&target, &ruling, now);
+            let (verdict, cause) = (belief.verdict, Arc::clone(&belief.cause));
+            let Some((id, server)) = self.world.believe(&target, belief) else { continue };
+            changes.push((id, verdict));
+            told.push((id, server, target, verdict, cause));
+        }
+        // A server that falls can take the floor from under the soft reasons of its whole zone.
+        for &(zone, _) in changes.iter().flat_map(|(id, _)| before.users(*id)) {
+            touched.extend((0..before.zones()[zone as usize].zone.regions.len()).map(|r| (zone, r as u8)));
+        }
+        if touched.is_empty() && changes.is_empty() {
+            return;
         }
         // Later verdicts of a target stand: with_verdicts takes them in order.
-        if changes.iter().any(|(id, verdict)| snapshot.verdict(*id) != *verdict) {
-            self.publish(snapshot.with_verdicts(&changes));
-        }
+        let other = changes.iter().any(|(id, verdict)| before.verdict(*id) != *verdict);
+        let after = other.then(|| before.with_verdicts(&changes));
+        let (after, flips, steps) = self.settle(&before, after, &touched, now);
         // Only now: answers come before words about them.
-        told.iter().for_each(|(server, before, event)| tell(server, *before, event));
+        let notes = Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() };
+        for (id, server, target, verdict, cause) in &told {
+            tell(server, before.verdict(*id), &target.address, *verdict, cause);
+            notes.verdict(*id, *verdict, cause);
+        }
+        notes.flips(&flips);
+        notes.steps(&steps);
+        if !told.is_empty() || !steps.is_empty() {
+            self.memory.changed(now);
+        }
+    }
+
+    /// Brings the standings of regions in line with verdicts, orders and time, and publishes if anything is another.
+    /// `after`: the snapshot to publish, where it is not `before`.
+    fn settle(
+        &mut self,
+        before: &Arc<Snapshot>,
+        after: Option<Snapshot>,
+        touched: &BTreeSet<At>,
+        now: Instant,
+    ) -> (Arc<Snapshot>, Vec<regions::Flip>, Vec<Step>) {
+        let Control { judge, desk, regions, prober, .. } = self;
+        let words = desk.book().words(Timestamp::now());
+        let known = after.as_ref().unwrap_or(before);
+        let uncertain = |at: At| targets(known, at).any(|target| judge.uncertain(target, now));
+        let well = |at: At| targets(known, at).all(|target| is_well(prober, target));
+        let around = Surroundings { words: &words, uncertain: &uncertain, well: &well };
+        let (mut standings, mut steps) = regions.standings(known, touched.iter().copied(), &around, now);
+        let mut flips = vec![];
+        let mut began = false;
+        // The regions of another compilation stand elsewhere.
+        let base = if known.is_kin(before) { before } else { known };
+        if after.is_some() || !standings.is_empty() {
+            let with = known.with_standings(standings.iter().cloned());
+            (flips, began) = regions.follow(base, &with, touched, now);
+        }
+        if began {
+            let (more, further) = regions.standings(known, flips.iter().map(|flip| flip.at), &around, now);
+            standings.extend(more);
+            steps.extend(further);
+        }
+        let next = match (after, standings.is_empty()) {
+            (None, true) => return (Arc::clone(before), flips, steps),
+            (Some(after), true) => after,
+            (Some(after), false) => after.with_standings(standings),
+            (None, false) => before.with_standings(standings),
+        };
+        self.publish(next);
+        (self.published.load_full(), flips, steps)
     }
 
     fn handle(&mut self, event: Event) {
@@ -137,11 +326,76 @@ impl Control {
                 self.reload();
             }
             Event::View(reply) => {
-                let view = View { snapshot: self.parts.published.load_full(), beliefs: self.parts.world.beliefs() };
+                let view = View {
+                    snapshot: self.published.load_full(),
+                    beliefs: self.world.beliefs(),
+                    orders: self.desk.list(),
+                };
                 // Who asked may have gone.
                 let _ = reply.send(view);
             }
+            Event::Order(draft, reply) => self.desk.give(draft, reply),
+            Event::Lift { what, author, reply } => self.desk.lift(what, author, reply),
         }
+        self.serve_desk();
+    }
+
+    /// Begins to write what the first in line wants of the orders.
+    fn serve_desk(&mut self) {
+        while self.desk.is_waiting() {
+            let now = Timestamp::now();
+            if let Some((author, refusal)) = self.desk.begin(&facts(&self.published.load()), now) {
+                let note = Note { author: Some(author), ..Note::new(Kind::OrderRefused, refusal.text()) };
+                self.journal.note(now, note);
+            }
+        }
+    }
+
+    /// An order was written, so it holds.
+    fn kept(&mut self, kept: Kept) {
+        let (news, answer) = self.desk.take(kept);
+        let (now, before) = (now(), self.published.load_full());
+        let everywhere = self.regions.all().collect();
+        let (after, flips, steps) = self.settle(&before, None, &everywhere, now);
+        answer.send();
+        let notes = Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() };
+        match &news {
+            News::Given(given) => {
+                let why = format!("order {} took its place", given.order.id);
+                given
+                    .replaced
+                    .iter()
+                    .for_each(|old| notes.order(Kind::OrderLifted, old, &given.order.author, Some(&why)));
+                notes.order(Kind::OrderGiven, &given.order, &given.order.author, None);
+            }
+            News::Lifted { orders, author } => {
+                orders.iter().for_each(|order| notes.order(Kind::OrderLifted, order, author, None));
+            }
+            News::Refused | News::Nothing => {}
+        }
+        notes.flips(&flips);
+        notes.steps(&steps);
+        self.memory.changed(now);
+        self.serve_desk();
+    }
+
+    /// Begins and ends orders whose time has come. True if there were any.
+    fn turn_orders(&mut self, at: Timestamp) -> bool {
+        let snapshot = self.published.load_full();
+        let turns = self.desk.turn(|| facts(&snapshot), at);
+        let notes = Notes { journal: &self.journal, before: &snapshot, after: &snapshot, at };
+        for (order, turn) in &turns {
+            match turn {
+                Turn::Began => notes.order(Kind::OrderBegan, order, &order.author, None),
+                Turn::Ended => notes.order(Kind::OrderExpired, order, &order.author, None),
+                Turn::Refused(why) => notes.order(Kind::OrderRefused, order, &order.author, Some(why)),
+            }
+        }
+        !turns.is_empty()
+    }
+
+    fn note(&self, kind: Kind, cause: &str) {
+        self.journal.note(Timestamp::now(), Note::new(kind, cause));
     }
 
     /// Begins a load, or notes that one more is needed when the one going on may have read older files.
@@ -151,8 +405,8 @@ impl Control {
             return;
         }
         self.waiting.append(&mut self.next);
-        let load = Arc::clone(&self.parts.load);
-        let (previous, beliefs) = (self.parts.published.load_full(), self.parts.world.beliefs());
+        let load = Arc::clone(&self.load);
+        let (previous, beliefs) = (self.published.load_full(), self.world.beliefs());
         self.job = Some(tokio::task::spawn_blocking(move || load(&previous, &beliefs)));
     }
 
@@ -162,8 +416,9 @@ impl Control {
             Ok(Ok(loaded)) => Ok(self.accept(loaded)),
             Ok(Err(refused)) => Err(self.refuse(refused)),
             Err(died) => {
-                self.parts.tally.reloads_refused.fetch_add(1, Relaxed);
+                self.tally.reloads_refused.fetch_add(1, Relaxed);
                 error!(error = %died, "a fault of ours ended the reload; what was loaded before serves on");
+                self.note(Kind::ReloadRefused, "a fault of ours ended it");
                 Err(vec![])
             }
         };
@@ -177,34 +432,46 @@ impl Control {
 
     fn accept(&mut self, loaded: Loaded) -> u64 {
         let Loaded { snapshot, warnings, seen } = loaded;
-        let prober = &mut self.parts.prober;
+        let prober = &mut self.prober;
         // What was learned while it was compiled, and what kin of new targets let us believe.
-        let news = self.parts.world.news_for(&snapshot, |target| prober.believed(target));
+        let news = self.world.news_for(&snapshot, |target| prober.believed(target));
         let snapshot = if news.is_empty() { snapshot } else { snapshot.with_verdicts(&news) };
-        let snapshot = snapshot.following(&self.parts.published.load());
-        self.parts.world.replace(&snapshot);
+        let before = self.published.load_full();
+        self.world.replace(&snapshot);
         prober.retarget(snapshot.targets());
-        self.parts.watcher.watch(seen.inputs, seen.fingerprint);
-        let generation = self.publish(snapshot);
-        self.parts.tally.reloads_done.fetch_add(1, Relaxed);
+        self.beats.retarget(snapshot.targets());
+        self.judge.retain(judged(&snapshot), now());
+        self.regions.replace(&snapshot);
+        self.watcher.watch(seen.inputs, seen.fingerprint);
+        // Ramps and orders hold in it before it is published.
+        let everywhere = self.regions.all().collect();
+        let (_, _, steps) = self.settle(&before, Some(snapshot), &everywhere, now());
+        let after = self.published.load_full();
+        Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() }.steps(&steps);
+        let generation = after.generation();
+        self.note(Kind::Reloaded, &format!("generation {generation}, {} zones", after.zones().len()));
+        self.tally.reloads_done.fetch_add(1, Relaxed);
         warnings.iter().for_each(log);
-        info!(generation, zones = self.parts.published.load().zones().len(), "reloaded");
+        info!(generation, zones = after.zones().len(), "reloaded");
+        self.memory.changed(now());
         generation
     }
 
     fn refuse(&mut self, refused: Refused) -> Vec<Diagnostic> {
-        self.parts.tally.reloads_refused.fetch_add(1, Relaxed);
+        self.tally.reloads_refused.fetch_add(1, Relaxed);
         refused.diagnostics.iter().for_each(log);
         error!("reload refused; what was loaded before serves on");
-        self.parts.watcher.watch(refused.seen.inputs, refused.seen.fingerprint);
+        let first = refused.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+        self.note(Kind::ReloadRefused, &first.map_or("the files have errors".to_owned(), |fault| fault.to_string()));
+        self.watcher.watch(refused.seen.inputs, refused.seen.fingerprint);
         refused.diagnostics
     }
 
-    fn publish(&mut self, snapshot: Snapshot) -> u64 {
-        let generation = snapshot.generation();
-        self.parts.ledger.adopt(snapshot.counters());
-        self.retired.keep(self.parts.published.swap(Arc::new(snapshot)));
-        generation
+    fn publish(&mut self, snapshot: Snapshot) {
+        // One step, of however many it was made.
+        let snapshot = snapshot.following(&self.published.load());
+        self.ledger.adopt(snapshot.counters());
+        self.retired.keep(self.published.swap(Arc::new(snapshot)));
     }
 
     /// Frees old snapshots where it keeps nobody waiting.
@@ -235,14 +502,68 @@ pub fn log(diagnostic: &Diagnostic) {
     }
 }
 
-fn tell(server: &str, before: Verdict, event: &health::Event) {
-    let (probed, cause) = (event.target.address, &event.cause);
-    match (before, event.verdict) {
-        (_, Verdict::Down) => warn!(server, %probed, %cause, "down"),
-        (Verdict::Down, _) => info!(server, %probed, %cause, "up"),
+fn tell(server: &str, before: Verdict, probed: &std::net::SocketAddr, verdict: Verdict, cause: &str) {
+    match (before, verdict) {
+        (_, Verdict::Damped) => {
+            warn!(server, %probed, cause, "answers, but went up and down too often: counts as down while enough others are up")
+        }
+        (before, Verdict::Down) if before != Verdict::Down => warn!(server, %probed, cause, "down"),
+        (Verdict::Down | Verdict::Damped, Verdict::Unknown | Verdict::Up) => info!(server, %probed, cause, "up"),
         // As it was taken to be.
-        (Verdict::Unknown | Verdict::Up, _) => debug!(server, %probed, %cause, "up"),
+        _ => debug!(server, %probed, cause, "{verdict:?}"),
     }
+}
+
+/// What the guard of orders has to know: what the probes alone say.
+fn facts(snapshot: &Snapshot) -> Facts {
+    let zones = snapshot.zones().iter().enumerate().map(|(z, served)| {
+        let (fleet, _) = snapshot.fleet(z as u32);
+        ZoneFacts::of(&served.zone, |region, server, family| {
+            let member = fleet.members(region as u8, family).iter().find(|member| member.server == server);
+            member.and_then(|member| member.verdict(snapshot.verdicts())).is_none_or(Verdict::is_up)
+        })
+    });
+    Facts { zones: zones.collect() }
+}
+
+/// The targets of a snapshot, each with the regions that it is part of.
+fn judged(snapshot: &Snapshot) -> Vec<(Target, Group)> {
+    let mut numbers = std::collections::HashMap::new();
+    let ids = (0..snapshot.targets().len() as u32).map(TargetId);
+    let pairs = ids.flat_map(|id| snapshot.users(id).iter().map(move |at| (id, *at)));
+    pairs
+        .map(|(id, at)| {
+            let next = numbers.len() as u32;
+            (snapshot.targets()[id.0 as usize].clone(), Group(*numbers.entry(at).or_insert(next)))
+        })
+        .collect()
+}
+
+/// Whether a server does as well as one that comes back must: it is down, and others carry the region, or none of its
+/// last `rise` probes failed and it is no slower than it used to be.
+fn is_well(prober: &Prober, target: &Target) -> bool {
+    let Some(stats) = prober.stats_of(target) else { return true };
+    !stats.verdict().is_up() || !(stats.failed_lately(target.check.rise as usize) || stats.is_slow())
+}
+
+/// The targets of a region.
+fn targets(snapshot: &Snapshot, (zone, region): At) -> impl Iterator<Item = &Target> {
+    let (fleet, _) = snapshot.fleet(zone);
+    let members =
+        crate::config::settings::Family::BOTH.into_iter().flat_map(move |family| fleet.members(region, family));
+    members.filter_map(|member| member.target).map(|id| &snapshot.targets()[id.0 as usize])
+}
+
+async fn alarm(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

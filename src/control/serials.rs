@@ -6,16 +6,15 @@
 //! change a serial.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::config::settings::Zone;
-
-const FILE: &str = "serials.json";
+use crate::state::file::{self, Kind};
 
 /// The serial of a zone when it was last published, and the digest of the text it stood for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,40 +58,21 @@ impl Serials {
         serial
     }
 
-    /// Reads what [`Serials::save`] wrote. A file that is not of that form is renamed to `serials.json.corrupt` with a
-    /// warning, so that a damaged disk does not keep the server down. Blocks on the file system.
-    pub fn load(state: &Path) -> io::Result<Serials> {
-        let file = state.join(FILE);
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Serials::default()),
-            Err(error) => return Err(error),
-        };
-        match serde_json::from_slice(&text) {
-            Ok(serials) => Ok(serials),
-            Err(error) => {
-                let aside = state.join(format!("{FILE}.corrupt"));
-                fs::rename(&file, &aside)?;
-                warn!(
-                    file = %file.display(), aside = %aside.display(), %error,
-                    "the saved serials cannot be read and were set aside; serials start from the files' times"
-                );
-                Ok(Serials::default())
+    /// Reads what [`Serials::save`] wrote, now or before it wrote checksums. A file that is not of that form is set aside with
+    /// a warning, so that a damaged disk does not keep the server down. Blocks on the file system.
+    pub fn load(state: &Path) -> Serials {
+        match file::read_or(state, Kind::Serials, |bytes| serde_json::from_slice(bytes).ok()) {
+            Ok(serials) => serials.unwrap_or_default(),
+            Err(fault) => {
+                warn!("{fault}; serials start from the files' times");
+                Serials::default()
             }
         }
     }
 
-    /// Writes to a temporary file, then renames it over the last one: a crash leaves either the old or the new file.
-    /// Blocks until the disk holds it.
+    /// A crash leaves either the old or the new file. Blocks until the disk holds it.
     pub fn save(&self, state: &Path) -> io::Result<()> {
-        let temporary = state.join(format!("{FILE}.new"));
-        let mut out = File::create(&temporary)?;
-        out.write_all(&serde_json::to_vec_pretty(self)?)?;
-        out.write_all(b"\n")?;
-        out.sync_all()?;
-        fs::rename(&temporary, state.join(FILE))?;
-        // The rename itself lives in the directory.
-        File::open(state)?.sync_all()
+        file::write(state, Kind::Serials, self)
     }
 }
 
@@ -131,6 +111,8 @@ mod tests {
     use super::*;
     use crate::config::settings::Soa;
 
+    const FILE: &str = "serials.json";
+
     fn zone(written: Option<u32>, modified: u32, digest: u64) -> Zone {
         let name = |text| Name::from_str(text).expect("a name");
         Zone {
@@ -145,6 +127,7 @@ mod tests {
                 expire: 604_800,
                 negative: 30,
             },
+            min_regions: 1,
             regions: vec![],
             streams: vec![],
             records: vec![],
@@ -187,15 +170,23 @@ mod tests {
     #[test]
     fn saved_serials_come_back() {
         let state = tempdir().unwrap();
-        assert_eq!(Serials::load(state.path()).unwrap(), Serials::default(), "nothing saved yet");
+        assert_eq!(Serials::load(state.path()), Serials::default(), "nothing saved yet");
         let mut serials = Serials::default();
         serials.give(&zone(None, 1000, u64::MAX));
         serials.save(state.path()).unwrap();
         serials.give(&zone(None, 1000, 2));
         serials.save(state.path()).unwrap();
-        assert_eq!(Serials::load(state.path()).unwrap(), serials);
+        assert_eq!(Serials::load(state.path()), serials);
         let left: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, [FILE], "no temporary file is left behind");
+    }
+
+    #[test]
+    fn serials_saved_without_a_checksum_are_read() {
+        let state = tempdir().unwrap();
+        let before = r#"{"zones":{"live.example.com.":{"serial":1000,"digest":"0000000000000001"}}}"#;
+        fs::write(state.path().join(FILE), before).unwrap();
+        assert_eq!(Serials::load(state.path()).give(&zone(None, 900, 2)), 1001);
     }
 
     #[test]
@@ -203,9 +194,11 @@ mod tests {
         for broken in ["", "{", "[]", r#"{"zones":{"a.":{"serial":-1,"digest":"00"}}}"#, "\u{0}\u{0}\u{0}"] {
             let state = tempdir().unwrap();
             fs::write(state.path().join(FILE), broken).unwrap();
-            assert_eq!(Serials::load(state.path()).unwrap(), Serials::default(), "{broken:?}");
-            assert_eq!(fs::read_to_string(state.path().join("serials.json.corrupt")).unwrap(), broken);
-            assert!(!state.path().join(FILE).exists());
+            assert_eq!(Serials::load(state.path()), Serials::default(), "{broken:?}");
+            let left: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let [aside] = &left[..] else { panic!("one file: {left:?}") };
+            assert!(aside.to_string_lossy().contains("serials.json.corrupt-"), "{aside:?}");
+            assert_eq!(fs::read_to_string(aside).unwrap(), broken);
         }
     }
 

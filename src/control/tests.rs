@@ -9,7 +9,9 @@ use super::*;
 use crate::config::{At, Shared, load_zones};
 use crate::geo::Database;
 use crate::health::Target;
+use crate::orders::{Action, Subject};
 use crate::snapshot::Served;
+use crate::snapshot::standing::{Mode, Share};
 use crate::world::{Beliefs, verdict};
 
 /// A zone of two regions with `servers` servers each, which nobody listens for.
@@ -41,6 +43,7 @@ struct Rig {
     verdicts: mpsc::Sender<health::Event>,
     events: mpsc::Sender<Event>,
     tally: Arc<Tally>,
+    journal: Journal,
     parts: Option<Parts>,
     stop: CancellationToken,
 }
@@ -48,16 +51,15 @@ struct Rig {
 impl Rig {
     fn new(servers: usize, load: Load) -> Rig {
         let snapshot = compile(&zone(servers), &Beliefs::new(), None);
-        let world = World::new(&snapshot);
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
         let (verdicts, verdict_receiver) = mpsc::channel(4096);
         let (events, event_receiver) = mpsc::channel(QUEUE);
         // The probes' own words go nowhere: the test speaks for them.
         let (elsewhere, _) = mpsc::channel(1);
         let tally = Arc::new(Tally::default());
+        let (keeper, restored) = Keeper::in_memory();
         let parts = Parts {
             published: Arc::clone(&published),
-            world,
             load,
             watcher: Watcher::start(|| true).unwrap(),
             prober: Prober::new(elsewhere),
@@ -65,12 +67,16 @@ impl Rig {
             events: event_receiver,
             ledger: Arc::new(Ledger::default()),
             tally: Arc::clone(&tally),
+            beats: Beats::default(),
+            keeper,
+            restored,
         };
-        Rig { published, verdicts, events, tally, parts: Some(parts), stop: CancellationToken::new() }
+        let journal = parts.restored.journal.clone();
+        Rig { published, verdicts, events, tally, journal, parts: Some(parts), stop: CancellationToken::new() }
     }
 
     fn run(&mut self) {
-        tokio::spawn(run(self.parts.take().expect("runs once"), self.stop.clone()));
+        start(self.parts.take().expect("runs once"), self.stop.clone());
     }
 
     fn target(&self, position: usize) -> Target {
@@ -248,4 +254,177 @@ async fn a_verdict_reaches_answers_while_nothing_else_happens() {
     // A figure for people: how fast the machine is, no test may judge.
     took.sort();
     println!("verdict to snapshot: median {:?} of {}", took[took.len() / 2], took.len());
+}
+
+impl Rig {
+    async fn order(&self, draft: Draft) -> Result<Order, Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        self.events.send(Event::Order(draft, reply)).await.ok().unwrap();
+        outcome.await.unwrap()
+    }
+
+    async fn lift(&self, what: Lift) -> Result<Vec<Order>, Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        let author = "bob".to_owned();
+        self.events.send(Event::Lift { what, author, reply }).await.ok().unwrap();
+        outcome.await.unwrap()
+    }
+
+    fn standing(&self, region: u8) -> crate::snapshot::standing::Standing {
+        self.published.load().standing(0, region).clone()
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.journal.since(0, 1000).iter().map(|entry| entry.note.kind).collect()
+    }
+}
+
+fn drain(region: &str, over: Duration) -> Draft {
+    Draft {
+        subject: Subject::Region(region.into()),
+        zone: None,
+        action: Action::Drain { over },
+        from: None,
+        lasting: None,
+        reason: "kernel update".into(),
+        author: "alice".into(),
+        anyway: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_comes_back_takes_its_share_bit_by_bit() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    rig.say(rig.target(0), Verdict::Down).await;
+    rig.view().await;
+    rig.say(rig.target(0), Verdict::Up).await;
+    rig.view().await;
+    let percent = |rig: &Rig| (rig.standing(0).share.part() * 100.0).round();
+    assert_eq!((percent(&rig), rig.standing(0).mode), (10.0, Mode::Ramping));
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    assert!((49.0..=51.0).contains(&percent(&rig)), "{}", percent(&rig));
+    tokio::time::sleep(Duration::from_secs(151)).await;
+    assert_eq!((percent(&rig), rig.standing(0).mode), (100.0, Mode::Steady));
+    let told = [Kind::ServerDown, Kind::RegionDown, Kind::ServerUp, Kind::RegionUp, Kind::RampStarted, Kind::RampDone];
+    assert_eq!(rig.kinds(), told);
+    let fell = &rig.journal.since(0, 10)[1].note;
+    assert_eq!((fell.region.as_deref(), &*fell.cause), (Some("eu"), "A: 0 of 1 servers up, 1 needed"));
+    assert_eq!(fell.effect.as_ref().map(|effect| effect.moved), Some(1.0), "the one cell has lost its nearest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_region_ramps_at_the_start() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    for position in 0..2 {
+        rig.say(rig.target(position), Verdict::Up).await;
+    }
+    rig.view().await;
+    assert_eq!(rig.standing(0).mode, Mode::Steady);
+    assert_eq!(rig.kinds(), [], "that servers are as they were taken to be is no news");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_goes_to_nothing_evenly_and_is_taken_back_from_where_it_was() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    let order = rig.order(drain("eu", Duration::from_secs(120))).await.unwrap();
+    assert_eq!((order.id, rig.standing(0).mode), (1, Mode::Draining));
+    // The time of orders is the wall's, which a test cannot stop.
+    assert!(rig.standing(0).share.part() > 0.9);
+    let lifted = rig.lift(Lift::Drains { subject: Subject::Region("eu".into()), zone: None }).await.unwrap();
+    assert_eq!(lifted, [order]);
+    assert!(matches!(rig.standing(0).mode, Mode::Ramping | Mode::Steady), "steady again if nothing had moved yet");
+    assert!(rig.standing(0).share.part() > 0.9, "not back to a tenth");
+    assert_eq!(rig.kinds()[..2], [Kind::OrderGiven, Kind::OrderLifted]);
+}
+
+#[tokio::test]
+async fn a_drain_of_no_time_empties_the_region_at_once() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    rig.order(drain("eu", Duration::ZERO)).await.unwrap();
+    assert_eq!((rig.standing(0).share, rig.standing(0).mode), (Share::NONE, Mode::Drained));
+    assert_eq!(rig.kinds(), [Kind::OrderGiven, Kind::Drained]);
+    let refused = rig.order(drain("us", Duration::ZERO)).await.unwrap_err();
+    assert!(matches!(&refused, Refusal::TooLittle(text) if text.contains("would leave 0 of 2 regions")), "{refused:?}");
+    assert_eq!(rig.kinds()[2..], [Kind::OrderRefused]);
+}
+
+#[tokio::test]
+async fn forced_regions_and_servers_stand_over_verdicts() {
+    let mut rig = Rig::new(2, no_load());
+    rig.run();
+    let force = |subject, action| Draft { subject, action, ..drain("", Duration::ZERO) };
+    rig.order(force(Subject::Region("eu".into()), Action::ForceDown)).await.unwrap();
+    let up = |rig: &Rig| rig.published.load().fleet(0).1.up(crate::config::settings::Family::V4);
+    assert_eq!(up(&rig), 0b10);
+    rig.lift(Lift::Forces { subject: Subject::Region("eu".into()), zone: None }).await.unwrap();
+    assert_eq!((up(&rig), rig.standing(0).mode), (0b11, Mode::Ramping), "its caches are cold");
+    for position in 0..4 {
+        rig.say(rig.target(position), Verdict::Down).await;
+    }
+    rig.view().await;
+    assert_eq!(up(&rig), 0);
+    rig.order(force(Subject::Server("192.0.3.1".parse().unwrap()), Action::ForceUp)).await.unwrap();
+    assert_eq!(up(&rig), 0b10, "half of its servers are up");
+    rig.order(force(Subject::Region("eu".into()), Action::ForceUp)).await.unwrap();
+    assert_eq!((up(&rig), rig.standing(0).share), (0b11, Share::FULL), "meant at once");
+}
+
+#[tokio::test]
+async fn orders_and_ramps_outlive_a_reload() {
+    let (load, _has_begun, let_go) = held_load(1);
+    let mut rig = Rig::new(1, load);
+    rig.run();
+    rig.order(drain("eu", Duration::ZERO)).await.unwrap();
+    rig.say(rig.target(1), Verdict::Down).await;
+    rig.view().await;
+    rig.say(rig.target(1), Verdict::Up).await;
+    rig.view().await;
+    assert_eq!(rig.standing(1).mode, Mode::Ramping);
+    let before = rig.kinds();
+    let outcome = rig.reload().await;
+    let_go.send(()).unwrap();
+    outcome.await.unwrap().unwrap();
+    assert_eq!((rig.standing(0).mode, rig.standing(1).mode), (Mode::Drained, Mode::Ramping));
+    assert_eq!(rig.kinds()[before.len()..], [Kind::Reloaded], "nothing began anew");
+}
+
+#[tokio::test]
+async fn what_was_known_before_a_restart_holds_until_a_probe_says_better() {
+    let state = tempdir().unwrap();
+    let (mut first, mut second) = (Rig::new(1, no_load()), Rig::new(1, no_load()));
+    let kept = |rig: &mut Rig| {
+        let (keeper, restored) = Keeper::start(state.path());
+        rig.journal = restored.journal.clone();
+        let parts = rig.parts.as_mut().unwrap();
+        (parts.keeper, parts.restored) = (keeper, restored);
+    };
+    kept(&mut first);
+    first.run();
+    first.say(first.target(0), Verdict::Down).await;
+    first.order(drain("us", Duration::ZERO)).await.unwrap_err();
+    first.order(Draft { anyway: true, ..drain("us", Duration::ZERO) }).await.unwrap();
+    let entries = first.journal.since(0, 100).len();
+    first.stop.cancel();
+    while first.events.send(Event::FilesChanged).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(first);
+
+    kept(&mut second);
+    second.run();
+    let view = second.view().await;
+    assert_eq!(view.snapshot.verdicts(), [Verdict::Down, Verdict::Unknown]);
+    assert!(view.beliefs[&second.target(0)].stale);
+    assert_eq!(second.standing(1).mode, Mode::Drained);
+    assert_eq!(view.orders.len(), 1);
+    let ids: Vec<u64> = second.journal.since(0, 100).iter().map(|entry| entry.id).collect();
+    assert_eq!(ids[..entries], (1..=entries as u64).collect::<Vec<_>>(), "the journal goes on");
+    second.say(second.target(0), Verdict::Up).await;
+    let view = second.view().await;
+    assert!(!view.beliefs[&second.target(0)].stale);
+    assert_eq!(second.standing(0).mode, Mode::Ramping, "it was down before the start");
 }

@@ -1,5 +1,5 @@
 //! A toy stream origin in this process: a health page and a live HLS playlist that moves with the wall clock, so that
-//! all origins show the same live edge. It can be killed, hung, made to fail, and revived, as the real ones do.
+//! all origins show the same live edge. It can be killed, hung, made to fail, frozen, and revived, as the real ones do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Length of a segment of the playlist, seconds.
-const SEGMENT_SECONDS: u64 = 2;
+const SEGMENT_SECONDS: u64 = 1;
 /// Segments in the playlist.
 const WINDOW: u64 = 5;
 /// Connections held at one time; more wait in the listener's backlog.
@@ -34,6 +34,10 @@ pub enum Mode {
     Serving,
     /// Every request is answered 503.
     Failing,
+    /// All is served as before, but the playlist stands where it stood at this time since the Unix epoch.
+    Frozen {
+        at: Duration,
+    },
     /// Connections are accepted, requests are read, nothing is ever answered.
     Hung,
     /// Nobody listens: connections are refused.
@@ -102,6 +106,16 @@ impl Origin {
         self.be(Mode::Failing).await
     }
 
+    /// Goes on serving a playlist that moves no more, as an origin does whose encoder died. Errors: as
+    /// [`Origin::hang`].
+    pub async fn freeze(&self) -> io::Result<()> {
+        let at = match self.mode() {
+            Mode::Frozen { at } => at,
+            _ => now(),
+        };
+        self.be(Mode::Frozen { at }).await
+    }
+
     /// Serves again, whatever it did before. Errors: as [`Origin::hang`].
     pub async fn revive(&self) -> io::Result<()> {
         self.be(Mode::Serving).await
@@ -153,10 +167,17 @@ fn router(mode: watch::Receiver<Mode>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/live.m3u8",
-            get(|| async { ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl")], playlist(now())) }),
+            get(|State(mode): State<watch::Receiver<Mode>>| async move {
+                let time = match *mode.borrow() {
+                    Mode::Frozen { at } => at,
+                    _ => now(),
+                };
+                ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl")], playlist(time))
+            }),
         )
         .route("/{segment}", get(|Path(name): Path<String>| async move { segment(&name, now()) }))
-        .layer(middleware::from_fn_with_state(mode, behave))
+        .layer(middleware::from_fn_with_state(mode.clone(), behave))
+        .with_state(mode)
 }
 
 /// Answers, fails or hangs, by what the origin is told to be at that time.
@@ -230,16 +251,17 @@ mod tests {
     }
 
     #[test]
-    fn the_playlist_moves_on_by_one_segment_every_two_seconds() {
-        let at = |seconds| playlist(Duration::from_secs(seconds));
+    fn the_playlist_moves_on_by_one_segment_every_second() {
+        let at = |ms| playlist(Duration::from_millis(ms));
         assert_eq!(
-            at(2_000),
-            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:995\n\
-             #EXTINF:2.000,\nsegment-995.ts\n#EXTINF:2.000,\nsegment-996.ts\n#EXTINF:2.000,\nsegment-997.ts\n\
-             #EXTINF:2.000,\nsegment-998.ts\n#EXTINF:2.000,\nsegment-999.ts\n"
+            at(1_000_000),
+            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:995\n\
+             #EXTINF:1.000,\nsegment-995.ts\n#EXTINF:1.000,\nsegment-996.ts\n#EXTINF:1.000,\nsegment-997.ts\n\
+             #EXTINF:1.000,\nsegment-998.ts\n#EXTINF:1.000,\nsegment-999.ts\n"
         );
-        assert_eq!(at(2_001), at(2_000));
-        assert!(at(2_002).contains("#EXT-X-MEDIA-SEQUENCE:996\n") && at(2_002).ends_with("segment-1000.ts\n"));
+        assert_eq!(at(1_000_999), at(1_000_000));
+        let next = at(1_001_000);
+        assert!(next.contains("#EXT-X-MEDIA-SEQUENCE:996\n") && next.ends_with("segment-1000.ts\n"), "{next}");
     }
 
     #[tokio::test]
@@ -293,6 +315,21 @@ mod tests {
         assert!(ask(&mut open, "/healthz").await.starts_with("HTTP/1.1 503"));
         origin.revive().await.unwrap();
         assert!(ask(&mut open, "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn frozen_it_serves_all_but_a_playlist_that_moves_until_revived() {
+        let origin = origin().await;
+        origin.freeze().await.unwrap();
+        let frozen = get(&origin, "/live.m3u8").await;
+        assert!(frozen.starts_with("HTTP/1.1 200"), "{frozen}");
+        let edge = |answer: &str| answer.lines().last().unwrap().to_owned();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        origin.freeze().await.unwrap();
+        assert_eq!(edge(&get(&origin, "/live.m3u8").await), edge(&frozen), "frozen twice it stands where it stood");
+        assert!(get(&origin, "/healthz").await.starts_with("HTTP/1.1 200"));
+        origin.revive().await.unwrap();
+        assert_ne!(edge(&get(&origin, "/live.m3u8").await), edge(&frozen));
     }
 
     #[tokio::test]

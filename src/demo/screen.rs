@@ -84,6 +84,7 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Serving => "serving,",
         Mode::Failing => "failing,",
+        Mode::Frozen { .. } => "frozen,",
         Mode::Hung => "hung,",
         Mode::Killed => "killed,",
     }
@@ -93,6 +94,7 @@ fn believed(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Up) | None => "up",
         Some(Verdict::Down) => "down",
+        Some(Verdict::Damped) => "damped",
         Some(Verdict::Unknown) => "unknown",
     }
 }

@@ -23,6 +23,8 @@ pub enum Act {
     Kill,
     Hang,
     Fail,
+    /// The playlist stands still; all else goes on.
+    Freeze,
     Revive,
 }
 
@@ -34,6 +36,7 @@ impl FromStr for Act {
             "kill" => Ok(Act::Kill),
             "hang" => Ok(Act::Hang),
             "fail" => Ok(Act::Fail),
+            "freeze" => Ok(Act::Freeze),
             "revive" => Ok(Act::Revive),
             _ => Err(()),
         }
@@ -46,6 +49,7 @@ impl Act {
             Act::Kill => "killed",
             Act::Hang => "hung",
             Act::Fail => "made to fail",
+            Act::Freeze => "frozen",
             Act::Revive => "revived",
         }
     }
@@ -170,6 +174,7 @@ pub async fn act(act: Act, servers: &[&Server]) -> io::Result<()> {
             }
             Act::Hang => server.origin.hang().await,
             Act::Fail => server.origin.fail().await,
+            Act::Freeze => server.origin.freeze().await,
             Act::Revive => server.origin.revive().await,
         }
     });

@@ -62,7 +62,7 @@ impl Viewer {
 
     /// As the published snapshot answers now.
     pub fn sent_by(&self, snapshot: &Arc<Snapshot>) -> Option<Sent> {
-        let view = View { snapshot: Arc::clone(snapshot), beliefs: Arc::new(Beliefs::new()) };
+        let view = View::of(Arc::clone(snapshot), Arc::new(Beliefs::new()));
         let steering = explain(&self.ask(), &view, Basis::Server, SystemTime::now()).steering?;
         let region = steering.regions.into_iter().find(|region| region.chosen)?;
         let given = region.servers.into_iter().filter(|server| server.given);

@@ -20,6 +20,7 @@ use crate::config::settings::{self, Family, Policy, Zone};
 use crate::geo::{Database, Told};
 use crate::health::Verdict;
 use crate::snapshot::fleet::{Fleet, Member};
+use crate::snapshot::standing::{self, Forced, Share};
 use crate::snapshot::{Snapshot, SteeredName};
 use crate::world::View;
 
@@ -168,16 +169,54 @@ impl<'a> Chooser<'a> {
             weight: standing
                 .filter(|_| matches!(self.manner_of(region).policy, Policy::Weighted(_)))
                 .map(|standing| standing.ranked.weight),
-            up: self.up_count(members) >= self.fleet.min_up(region, self.choosing.family),
+            up: self.view.snapshot.up(self.choosing.stream, self.choosing.family) >> region & 1 == 1,
+            mode: self.standing(region).describe().to_owned(),
+            share_allowed: self.standing(region).share.part(),
             chosen: chosen.is_some(),
             why: standing.map_or_else(|| self.why_never(region), |standing| self.why(standing)),
-            servers: members.iter().map(|member| self.server(member, chosen)).collect(),
+            servers: members.iter().map(|member| self.server(region, member, chosen)).collect(),
         }
     }
 
-    fn up_count(&self, members: &[Member]) -> usize {
+    /// What holds of a region besides the verdicts.
+    fn standing(&self, region: u8) -> &standing::Standing {
+        self.view.snapshot.standing(self.choosing.stream.zone, region)
+    }
+
+    fn up_count(&self, region: u8, members: &[Member]) -> usize {
+        let (_, state) = self.view.snapshot.fleet(self.choosing.stream.zone);
         let verdicts = self.view.snapshot.verdicts();
-        members.iter().filter(|member| member.verdict(verdicts).is_none_or(Verdict::is_up)).count()
+        let is_up = |member: &&Member| state.is_up(usize::from(region), self.choosing.family, member, verdicts);
+        members.iter().filter(is_up).count()
+    }
+
+    /// Why a region is down for the stream.
+    fn why_down(&self, region: u8) -> String {
+        let Choosing { family, stream, .. } = self.choosing;
+        if self.standing(region).forced == Some(Forced::Down) {
+            return "forced down by the operator".to_owned();
+        }
+        let (_, state) = self.view.snapshot.fleet(stream.zone);
+        if state.up(*family) >> region & 1 == 1 {
+            let names: Vec<String> = self.stream.needs.iter().map(|(name, _)| name.to_string()).collect();
+            return format!("not all that the stream needs is up there: {}", names.join(", "));
+        }
+        let members = self.fleet.members(region, *family);
+        let needed = self.fleet.min_up(region, *family);
+        format!("{} of {} servers up, {needed} needed", self.up_count(region, members), members.len())
+    }
+
+    /// Why a region that is up and would come first does not take this client.
+    fn why_closed(&self, region: u8) -> Option<String> {
+        let standing = self.standing(region);
+        let part = standing.share.part();
+        match standing.share {
+            Share::FULL => None,
+            Share::NONE => Some("drained by the operator".to_owned()),
+            _ => {
+                Some(format!("{}: takes {:.0} % of its clients, and not this block", standing.describe(), part * 100.0))
+            }
+        }
     }
 
     /// The settings that put a region of the ranking where it is: those of the rule go first.
@@ -205,9 +244,7 @@ impl<'a> Chooser<'a> {
             return format!("has no {} address", if *family == Family::V4 { "A" } else { "AAAA" });
         }
         if !standing.up && !all_down {
-            let members = self.fleet.members(region, *family);
-            let needed = self.fleet.min_up(region, *family);
-            return format!("{} of {} servers up, {needed} needed", self.up_count(members), members.len());
+            return self.why_down(region);
         }
         let manner = self.manner_of(region);
         let total: u32 = ranking
@@ -218,10 +255,17 @@ impl<'a> Chooser<'a> {
         let weight = standing.ranked.weight;
         let winner = chosen.as_ref().and_then(|given| ranking.iter().find(|other| other.ranked.region == given.region));
         let Some(winner) = winner else { return "nothing was chosen".to_owned() };
+        let place = |of: u8| ranking.iter().position(|other| other.ranked.region == of);
+        if place(region) < place(winner.ranked.region)
+            && let Some(why) = self.why_closed(region)
+        {
+            return why;
+        }
         if winner.ranked.region == region {
             return match &manner.policy {
                 Policy::Weighted(_) => format!("drawn for this block: weight {weight} of {total}"),
                 _ if *all_down => "the first: every region is down, so all are taken as up".to_owned(),
+                _ if self.standing(region).share == Share::NONE => "drained, but no other region is up".to_owned(),
                 Policy::Nearest if standing.cost_ms.is_some() => "the nearest that is up".to_owned(),
                 Policy::Nearest => "the first that is up: without a location, the order written holds".to_owned(),
                 Policy::Priority => "the first that is up".to_owned(),
@@ -237,7 +281,12 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn server(&self, member: &Member, given: Option<&Given>) -> ServerFacts {
+    fn forced_server(&self, region: u8, member: &Member) -> Option<Forced> {
+        let (_, state) = self.view.snapshot.fleet(self.choosing.stream.zone);
+        state.forced(usize::from(region), member.server)
+    }
+
+    fn server(&self, region: u8, member: &Member, given: Option<&Given>) -> ServerFacts {
         let target = member.target.map(|id| &self.view.snapshot.targets()[id.0 as usize]);
         let belief = target.and_then(|target| self.view.beliefs.get(target));
         let verdict = match member.verdict(self.view.snapshot.verdicts()) {
@@ -245,6 +294,12 @@ impl<'a> Chooser<'a> {
             Some(Verdict::Unknown) => "unknown",
             Some(Verdict::Up) => "up",
             Some(Verdict::Down) => "down",
+            Some(Verdict::Damped) => "damped",
+        };
+        let verdict = match self.forced_server(region, member) {
+            Some(Forced::Up) => "forced up",
+            Some(Forced::Down) => "forced down",
+            None => verdict,
         };
         ServerFacts {
             address: member.address.to_string(),
@@ -377,11 +432,11 @@ mod tests {
             .flatten()
             .filter_map(|member| member.target)
             .collect();
-        let belief = Belief { verdict: Verdict::Down, cause: "refused".into(), since: UNIX_EPOCH };
+        let belief = Belief::new(Verdict::Down, "refused".into(), UNIX_EPOCH);
         let beliefs: Beliefs =
             dead.iter().map(|id| (snapshot.targets()[id.0 as usize].clone(), belief.clone())).collect();
         let changes: Vec<_> = dead.into_iter().map(|id| (id, Verdict::Down)).collect();
-        View { snapshot: Arc::new(snapshot.with_verdicts(&changes)), beliefs: Arc::new(beliefs) }
+        View::of(Arc::new(snapshot.with_verdicts(&changes)), Arc::new(beliefs))
     }
 
     /// Region by region, with why; `->` before the one chosen.

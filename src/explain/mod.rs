@@ -111,6 +111,12 @@ pub struct RegionFacts {
     pub weight: Option<u16>,
     /// For the type asked.
     pub up: bool,
+    /// `steady`, `ramping`, `frozen` (a ramp that waits), `draining`, `drained`, `forced up`, `forced down`.
+    #[serde(default)]
+    pub mode: String,
+    /// The part of the clients it would get that it takes, 0 to 1.
+    #[serde(default)]
+    pub share_allowed: f64,
     pub chosen: bool,
     /// Why it was chosen, or why it lost.
     pub why: String,

@@ -182,6 +182,8 @@ mod tests {
             distance_km: Some((cost - 8.0) / 0.02),
             bias_ms: 0,
             weight: None,
+            mode: "steady".into(),
+            share_allowed: 1.0,
             up,
             chosen,
             why: why.into(),

@@ -18,7 +18,8 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::http::response::Parts;
 use hyper::{Request, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -95,18 +96,10 @@ impl Exchange {
 
     /// Sends the request and judges the response. `Ok` is a good answer, with the connection when it can be kept.
     pub(super) async fn ask(&self, mut kept: Kept) -> Result<Option<Kept>, Trouble> {
-        kept.meter.reset();
-        let wire = &mut kept.wire;
-        wire.alongside(kept.sender.ready()).await.map_err(|error| trouble(&error))?;
-        let response =
-            wire.alongside(kept.sender.send_request(self.request())).await.map_err(|error| trouble(&error))?;
-        let (head, mut body) = response.into_parts();
-        if !self.accepts(head.status) {
-            return Err(Trouble::Hard(format!("status {}", head.status.as_u16()).into()));
-        }
+        let (head, mut body) = self.send(&mut kept, self.request(&self.uri)).await?;
         let mut budget = MAX_BODY;
         if let Some(text) = &self.contains {
-            find(wire, &mut body, text, &mut budget).await?;
+            find(&mut kept.wire, &mut body, text, &mut budget).await?;
         }
         if !persists(head.version, &head.headers) {
             return Ok(None);
@@ -115,14 +108,63 @@ impl Exchange {
         Ok(Some(kept))
     }
 
-    fn request(&self) -> Request<Empty<Bytes>> {
+    /// Asks for `uri` instead and hands its body to `take`, piece by piece to the end; the first fault that `take`
+    /// finds ends it. The connection is given back when it can be kept.
+    ///
+    /// The body is asked for as it is. One that comes compressed all the same is a failure and is never unpacked: a few
+    /// bytes of it could become gigabytes.
+    pub(super) async fn fetch(
+        &self,
+        mut kept: Kept,
+        uri: &Uri,
+        mut take: impl FnMut(&[u8]) -> Result<(), Arc<str>>,
+    ) -> Result<Option<Kept>, Trouble> {
+        let mut request = self.request(uri);
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let (head, mut body) = self.send(&mut kept, request).await?;
+        for encoding in head.headers.get_all(CONTENT_ENCODING) {
+            if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+                let name: String =
+                    encoding.as_bytes().iter().take(20).map(|byte| byte.escape_ascii().to_string()).collect();
+                return Err(Trouble::Hard(format!("body is compressed ({name}), which was not asked for").into()));
+            }
+        }
+        // How much may come is bounded by the meter.
+        while let Some(frame) = kept.wire.alongside(body.frame()).await {
+            let frame = frame.map_err(|error| trouble(&error))?;
+            if let Some(data) = frame.data_ref() {
+                take(data).map_err(Trouble::Hard)?;
+            }
+        }
+        Ok(persists(head.version, &head.headers).then_some(kept))
+    }
+
+    /// Sends a request and waits for the head of the response, whose status must be a good one.
+    async fn send(&self, kept: &mut Kept, request: Request<Empty<Bytes>>) -> Result<(Parts, Incoming), Trouble> {
+        kept.meter.reset();
+        let wire = &mut kept.wire;
+        wire.alongside(kept.sender.ready()).await.map_err(|error| trouble(&error))?;
+        let response = wire.alongside(kept.sender.send_request(request)).await.map_err(|error| trouble(&error))?;
+        let (head, body) = response.into_parts();
+        if !self.accepts(head.status) {
+            return Err(Trouble::Hard(format!("status {}", head.status.as_u16()).into()));
+        }
+        Ok((head, body))
+    }
+
+    fn request(&self, uri: &Uri) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("meridian/", env!("CARGO_PKG_VERSION"))));
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         request
+    }
+
+    /// The path and query of the check.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     fn accepts(&self, status: StatusCode) -> bool {

@@ -1,7 +1,7 @@
 //! Health: probes and the verdicts that follow from them.
 //!
 //! ```text
-//! Target ─► Prober ─► one task a target ─► Probe (tcp, http, https) ─► Outcome
+//! Target ─► Prober ─► one task a target ─► Probe (tcp, http, hls …) ─► Outcome
 //!                          │                                             │
 //!                          └──── when to probe next ◄── Tracker ◄────────┘
 //!                                                          └─► Event (a verdict changed) ─► control loop
@@ -9,27 +9,44 @@
 //!
 //! * [`tracker`]: how results turn into verdicts, and when the next probe goes out. Pure; time is passed in.
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
+//! * [`hls`]: whether the live edge of a playlist moves on.
+//! * `exec`: a program of the operator's as a probe, bounded in time and output.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
-//! * `oversight`: the alarm for probes that have stopped.
+//! * [`judge`]: how the verdicts of several vantages make one ruling, and [`damping`] of those that flap. Pure.
+//! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
+//! * [`beats`]: heartbeats of agents beside the servers.
+//! * `oversight`: the alarm for probes that have stopped; [`alarm`]: how alarms reach whoever listens.
+//! * [`rtt`]: how long probes take, for time-outs that adapt. Pure.
 //! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
 //! * `meter`: a bound on the bytes of one answer.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::settings::Check;
 
+pub mod alarm;
+pub mod beats;
+pub mod damping;
+pub mod doubts;
+mod exec;
+pub mod hls;
 mod http;
+pub mod judge;
 mod meter;
 mod oversight;
 mod patience;
 pub mod probe;
 pub mod prober;
+pub mod rtt;
+#[cfg(test)]
+mod simulation;
 pub mod stats;
 mod tls;
 pub mod tracker;
 
+pub use alarm::Alarm;
 pub use prober::{Event, Prober};
 
 /// What is probed. Equal targets, of whatever zone and region, are probed once.
@@ -37,6 +54,8 @@ pub use prober::{Event, Prober};
 pub struct Target {
     pub address: SocketAddr,
     pub check: Arc<Check>,
+    /// The server's public address, where the check expects heartbeats of it.
+    pub beats_of: Option<IpAddr>,
 }
 
 /// What is believed of a target.
@@ -46,10 +65,12 @@ pub enum Verdict {
     Unknown,
     Up,
     Down,
+    /// Answers again, but went up and down too often: a soft reason, which counts only while enough regions are left.
+    Damped,
 }
 
 impl Verdict {
     pub fn is_up(self) -> bool {
-        self != Verdict::Down
+        !matches!(self, Verdict::Down | Verdict::Damped)
     }
 }

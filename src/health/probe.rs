@@ -1,4 +1,4 @@
-//! One probe over the network: connect, TLS, HTTP. Says what came of it; time-outs are the caller's.
+//! One probe: connect, TLS, HTTP, a playlist; or a program. Says what came of it; time-outs are the caller's.
 //!
 //! Faults are told apart by whose they are. A target that refuses, resets or answers wrongly has failed. A machine that
 //! is out of file descriptors, ports or routes knows nothing about the target: that is [`Outcome::Local`].
@@ -14,10 +14,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Target;
+use super::exec::Exec;
+use super::hls::Hls;
 use super::http::{Exchange, Kept};
 use super::meter::Metered;
 use super::tls::{self, Connectors};
-use crate::config::settings::CheckKind;
+use crate::config::settings::{CheckKind, HttpCheck, Transport};
 
 /// What came of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub enum Outcome {
     },
     /// The target refused, reset, or answered wrongly. The cause is a short text for people.
     Hard(Arc<str>),
-    /// The kept connection was closed before an answer came.
+    /// What was kept of the last probe holds no more: the connection was closed before an answer came, or the variant
+    /// of the playlist is not what it was. Without it the next probe is a whole one.
     Stale,
     /// This machine could not send the probe.
     Local(Arc<str>),
@@ -40,6 +43,8 @@ pub(super) enum Trouble {
     /// The connection ended, or made no sense, before the answer was whole. On a kept connection it may have been
     /// closed before the request was read.
     Closed(Arc<str>),
+    /// What was remembered of the server, other than the connection, holds no more; it has been forgotten.
+    Outdated,
     Local(Arc<str>),
 }
 
@@ -51,8 +56,17 @@ pub(super) struct Probe {
 
 enum Kind {
     Tcp,
-    Http(Exchange),
-    Https { exchange: Exchange, connector: TlsConnector, name: ServerName<'static> },
+    Web(Box<Web>),
+    Exec(Exec),
+}
+
+/// A probe by HTTP.
+struct Web {
+    address: SocketAddr,
+    exchange: Exchange,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// The answer is a playlist.
+    hls: Option<Hls>,
 }
 
 impl Probe {
@@ -60,42 +74,46 @@ impl Probe {
     pub(super) fn new(target: &Target, connectors: &mut Connectors) -> Result<Probe, String> {
         let kind = match &target.check.kind {
             CheckKind::Tcp => Kind::Tcp,
-            CheckKind::Http(http) => Kind::Http(Exchange::new(http)?),
-            CheckKind::Https { http, ca } => Kind::Https {
-                exchange: Exchange::new(http)?,
-                connector: connectors.connector(ca.as_ref())?,
-                name: tls::server_name(&http.host)?,
-            },
+            CheckKind::Http(http) => Kind::web(target, http, None, None)?,
+            CheckKind::Https { http, ca } => {
+                let tls = (connectors.connector(ca.as_ref())?, tls::server_name(&http.host)?);
+                Kind::web(target, http, Some(tls), None)?
+            }
+            CheckKind::Hls { http, transport, stale } => {
+                let tls = match transport {
+                    Transport::Plain => None,
+                    Transport::Tls(ca) => Some((connectors.connector(ca.as_ref())?, tls::server_name(&http.host)?)),
+                };
+                Kind::web(target, http, tls, Some(Hls::new(&http.host, *stale)))?
+            }
+            CheckKind::Exec(exec) => Kind::Exec(Exec::new(exec, target.address)),
         };
         Ok(Probe { address: target.address, kind })
     }
 
-    /// Probes on a new connection. `connecting` is dropped once the connection stands.
+    /// Whether a probe is a process of this machine: it makes no connection, and what has timed out of it is ended.
+    pub(super) fn is_process(&self) -> bool {
+        matches!(self.kind, Kind::Exec(_))
+    }
+
+    /// Probes on a new connection. `connecting` is dropped once the connection stands; a process holds it to its end.
     pub(super) async fn fresh(&self, connecting: impl Sized) -> (Outcome, Option<Kept>) {
         let start = Instant::now();
-        let answer = async {
-            let stream = connect(self.address).await?;
-            match &self.kind {
-                Kind::Tcp => Ok(None),
-                Kind::Http(exchange) => {
+        let answer = match &self.kind {
+            Kind::Tcp => connect(self.address).await.map(|_| None),
+            Kind::Web(web) => match web.open().await {
+                Ok(kept) => {
                     drop(connecting);
-                    let (stream, meter) = Metered::new(stream);
-                    exchange.ask(exchange.open(stream, meter).await?).await
+                    web.ask(kept).await
                 }
-                Kind::Https { exchange, connector, name } => {
-                    let (stream, meter) = Metered::new(stream);
-                    let stream = connector.connect(name.clone(), stream).await.map_err(|error| match error.kind() {
-                        io::ErrorKind::UnexpectedEof => Trouble::Closed("closed during the TLS handshake".into()),
-                        _ => Trouble::of(&error),
-                    })?;
-                    drop(connecting);
-                    exchange.ask(exchange.open(stream, meter).await?).await
-                }
-            }
+                Err(trouble) => Err(trouble),
+            },
+            Kind::Exec(exec) => return (exec.run().await, None),
         };
-        match answer.await {
+        match answer {
             Ok(kept) => (Outcome::Success { rtt: start.elapsed() }, kept),
             Err(Trouble::Hard(cause) | Trouble::Closed(cause)) => (Outcome::Hard(cause), None),
+            Err(Trouble::Outdated) => (Outcome::Stale, None),
             Err(Trouble::Local(cause)) => (Outcome::Local(cause), None),
         }
     }
@@ -103,12 +121,43 @@ impl Probe {
     /// Probes on a kept connection.
     pub(super) async fn again(&self, kept: Kept) -> (Outcome, Option<Kept>) {
         let start = Instant::now();
-        let (Kind::Http(exchange) | Kind::Https { exchange, .. }) = &self.kind else { return (Outcome::Stale, None) };
-        match exchange.ask(kept).await {
+        let Kind::Web(web) = &self.kind else { return (Outcome::Stale, None) };
+        match web.ask(kept).await {
             Ok(kept) => (Outcome::Success { rtt: start.elapsed() }, kept),
             Err(Trouble::Hard(cause)) => (Outcome::Hard(cause), None),
-            Err(Trouble::Closed(_)) => (Outcome::Stale, None),
+            Err(Trouble::Closed(_) | Trouble::Outdated) => (Outcome::Stale, None),
             Err(Trouble::Local(cause)) => (Outcome::Local(cause), None),
+        }
+    }
+}
+
+impl Kind {
+    fn web(
+        target: &Target,
+        http: &HttpCheck,
+        tls: Option<(TlsConnector, ServerName<'static>)>,
+        hls: Option<Hls>,
+    ) -> Result<Kind, String> {
+        Ok(Kind::Web(Box::new(Web { address: target.address, exchange: Exchange::new(http)?, tls, hls })))
+    }
+}
+
+impl Web {
+    /// A new connection, ready for a request.
+    async fn open(&self) -> Result<Kept, Trouble> {
+        let (stream, meter) = Metered::new(connect(self.address).await?);
+        let Some((connector, name)) = &self.tls else { return self.exchange.open(stream, meter).await };
+        let stream = connector.connect(name.clone(), stream).await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Trouble::Closed("closed during the TLS handshake".into()),
+            _ => Trouble::of(&error),
+        })?;
+        self.exchange.open(stream, meter).await
+    }
+
+    async fn ask(&self, kept: Kept) -> Result<Option<Kept>, Trouble> {
+        match &self.hls {
+            None => self.exchange.ask(kept).await,
+            Some(hls) => hls.look(&self.exchange, kept, || self.open()).await,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! the task is started again with the verdict that stood.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -16,14 +16,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::alarm::{Alarm, Alarms};
+use super::doubts::{Doubter, Doubts, News};
 use super::http::{Gone, Kept};
 use super::oversight::oversee;
 use super::patience::{alarm, patiently};
 use super::probe::{Outcome, Probe};
+use super::rtt::Rtts;
 use super::stats::{Kind, Stats, TargetStats, now};
 use super::tls::Connectors;
 use super::tracker::{Change, Plan, ProbeId, Rules, Sample, Tracker};
@@ -32,6 +35,9 @@ use super::{Target, Verdict};
 /// Connections being made at one time, of all targets together. More wait their turn; the time-out of a probe does not
 /// run while it waits. Bounds file descriptors, handshakes and bursts of SYN when thousands of targets fail at once.
 const MAX_CONNECTING: usize = 1024;
+
+/// Programs of `exec` checks that run at one time, of all targets together. More wait their turn, as connections do.
+const MAX_PROCESSES: usize = 64;
 
 /// Between the first probes of targets that are added together: 10,000 targets start within half a second.
 const START_GAP: Duration = Duration::from_micros(50);
@@ -60,6 +66,8 @@ pub struct Prober {
     by_address: HashMap<SocketAddr, Vec<Arc<TargetStats>>>,
     connectors: Connectors,
     stats: Stats,
+    doubter: Doubter,
+    alarms: Alarms,
     shared: Arc<Shared>,
     /// From the first [`Prober::retarget`] on.
     oversight: Option<AbortOnDropHandle<()>>,
@@ -67,6 +75,7 @@ pub struct Prober {
 
 struct Running {
     stats: Arc<TargetStats>,
+    doubts: Arc<Doubts>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -74,6 +83,7 @@ struct Running {
 struct Shared {
     events: mpsc::Sender<Event>,
     connecting: Arc<Semaphore>,
+    processes: Arc<Semaphore>,
     /// Targets that have no verdict of their own yet.
     unsettled: watch::Sender<usize>,
     last_alarm: Mutex<Option<Instant>>,
@@ -86,6 +96,7 @@ impl Prober {
         let shared = Shared {
             events,
             connecting: Arc::new(Semaphore::new(MAX_CONNECTING)),
+            processes: Arc::new(Semaphore::new(MAX_PROCESSES)),
             unsettled: watch::Sender::new(0),
             last_alarm: Mutex::new(None),
             local_errors: AtomicU64::new(0),
@@ -95,6 +106,8 @@ impl Prober {
             by_address: HashMap::new(),
             connectors: Connectors::default(),
             stats: Stats::default(),
+            doubter: Doubter::default(),
+            alarms: Alarms::default(),
             shared: Arc::new(shared),
             oversight: None,
         }
@@ -135,7 +148,14 @@ impl Prober {
             self.by_address.entry(stats.target.address).or_default().push(stats.clone());
         }
         self.stats.publish(order);
-        self.oversight.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone()))));
+        let lines = self
+            .tasks
+            .iter()
+            .map(|(target, running)| (Arc::clone(target), (Arc::clone(&running.doubts), Arc::clone(&running.stats))));
+        self.doubter.publish(lines.collect());
+        self.oversight.get_or_insert_with(|| {
+            AbortOnDropHandle::new(tokio::spawn(oversee(self.stats.clone(), self.alarms.clone())))
+        });
     }
 
     /// Resolves once every target of now has a verdict that rests on results, or after `deadline`; gives the number of
@@ -163,13 +183,29 @@ impl Prober {
         }
     }
 
+    /// The figures of one target, in constant time.
+    pub fn stats_of(&self, target: &Target) -> Option<&Arc<TargetStats>> {
+        self.tasks.get(target).map(|running| &running.stats)
+    }
+
     /// The figures of all targets.
     pub fn stats(&self) -> Stats {
         self.stats.clone()
     }
 
+    /// Alarms from now on; see [`Alarm`]. One that was raised has been logged.
+    pub fn alarms(&self) -> broadcast::Receiver<Alarm> {
+        self.alarms.listen()
+    }
+
+    /// For whoever hears of trouble before the probes do. Follows later changes of targets.
+    pub fn doubter(&self) -> Doubter {
+        self.doubter.clone()
+    }
+
     fn start(&mut self, target: Arc<Target>, prior: Verdict, delay: Duration) -> Running {
         let stats = Arc::new(TargetStats::new(target.clone(), prior));
+        let doubts = Arc::new(Doubts::default());
         self.shared.unsettled.send_modify(|count| *count += 1);
         let probe = match Probe::new(&target, &mut self.connectors) {
             Ok(probe) => Arc::new(probe),
@@ -178,18 +214,20 @@ impl Prober {
                 stats.count_failure(Kind::Local, &fault);
                 stats.set_verdict(Verdict::Unknown);
                 self.shared.settled(&stats);
-                return Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
+                return Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
             }
         };
         let seed = RandomState::new().hash_one(&*target);
-        let watcher = Watcher { target, probe, stats: stats.clone(), shared: self.shared.clone() };
+        let alarms = self.alarms.clone();
+        let watcher =
+            Watcher { target, probe, stats: stats.clone(), doubts: doubts.clone(), shared: self.shared.clone() };
         let task = async move {
             sleep(delay).await;
             let pause = watcher.target.check.every;
-            let (stats, address) = (watcher.stats.clone(), watcher.target.address);
-            supervise(&stats, address, pause, || watcher.watch(seed)).await;
+            let stats = watcher.stats.clone();
+            supervise(&stats, &alarms, pause, || watcher.watch(seed)).await;
         };
-        Running { stats, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 }
 
@@ -219,7 +257,7 @@ impl Shared {
 /// Runs `run` until it returns, again after each panic.
 async fn supervise<F: Future<Output = ()>>(
     stats: &TargetStats,
-    address: SocketAddr,
+    alarms: &Alarms,
     pause: Duration,
     mut run: impl FnMut() -> F,
 ) {
@@ -229,8 +267,8 @@ async fn supervise<F: Future<Output = ()>>(
             .map(|text| text.to_string())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        tracing::error!(address = %address, "the probe task panicked and is started again: {message}");
         stats.count_restart();
+        alarms.raise(Alarm::Restarted { target: Arc::clone(&stats.target), message });
         sleep(pause).await;
     }
 }
@@ -242,19 +280,32 @@ enum Landed {
     Done {
         id: ProbeId,
         outcome: Outcome,
+        /// Whether it went over a kept connection.
+        again: bool,
         kept: Option<Kept>,
     },
     /// The time-out passed; the probe itself goes on as long as the flight is held.
-    Silent {
-        id: ProbeId,
-        rest: Flight,
-    },
+    Silent { id: ProbeId, patience: Duration, rest: Flight },
+}
+
+/// How long probes take over new connections and over kept ones, which need fewer round trips.
+#[derive(Default)]
+struct Paces {
+    fresh: Rtts,
+    again: Rtts,
+}
+
+impl Paces {
+    fn of(&mut self, again: bool) -> &mut Rtts {
+        if again { &mut self.again } else { &mut self.fresh }
+    }
 }
 
 struct Watcher {
     target: Arc<Target>,
     probe: Arc<Probe>,
     stats: Arc<TargetStats>,
+    doubts: Arc<Doubts>,
     shared: Arc<Shared>,
 }
 
@@ -265,6 +316,7 @@ impl Watcher {
         let mut flights: FuturesUnordered<Flight> = FuturesUnordered::new();
         let mut kept: Option<Kept> = None;
         let mut unsent: Option<Event> = None;
+        let mut rtts = Paces::default();
         loop {
             let plan = tracker.next();
             tokio::select! {
@@ -273,13 +325,16 @@ impl Watcher {
                 biased;
                 Some(landed) = flights.next(), if !flights.is_empty() => {
                     let (id, sample, rest) = match landed {
-                        Landed::Done { id, outcome, kept: connection } => {
+                        Landed::Done { id, outcome, again, kept: connection } => {
+                            if let Outcome::Success { rtt } = outcome {
+                                rtts.of(again).note(rtt);
+                            }
                             if connection.is_some() {
                                 kept = connection;
                             }
                             (id, self.sample(outcome), None)
                         }
-                        Landed::Silent { id, rest } => (id, self.silence(), Some(rest)),
+                        Landed::Silent { id, patience, rest } => (id, self.silence(patience), Some(rest)),
                     };
                     let report = tracker.report(id, sample, now());
                     if report.drop_others {
@@ -296,6 +351,10 @@ impl Watcher {
                         tracker.idle_closed(now());
                     }
                 }
+                news = self.doubts.next() => match news {
+                    News::Doubt(doubt) => tracker.doubt(now(), doubt.confirmations, doubt.timeout),
+                    News::Cleared => tracker.clear_doubt(now()),
+                },
                 permit = self.shared.events.reserve(), if unsent.is_some() => match (permit, unsent.take()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => return,
@@ -304,35 +363,50 @@ impl Watcher {
                     let fresh = plan.is_some_and(|plan| plan.fresh);
                     let connection = kept.take().filter(|kept| !fresh && kept.is_usable());
                     let id = tracker.sent(now());
-                    flights.push(self.fly(id, connection));
+                    let check = &self.target.check;
+                    let patience = match plan.and_then(|plan| plan.timeout) {
+                        Some(timeout) => timeout,
+                        // Only the regular probes adapt. A verdict hangs on those that confirm.
+                        None if check.adaptive && !fresh => {
+                            rtts.of(connection.is_some()).timeout(check.timeout)
+                        }
+                        None => check.timeout,
+                    };
+                    flights.push(self.fly(id, connection, patience));
                 }
             }
         }
     }
 
-    fn fly(&self, id: ProbeId, kept: Option<Kept>) -> Flight {
+    fn fly(&self, id: ProbeId, kept: Option<Kept>, patience: Duration) -> Flight {
         let (probe, stats, shared) = (self.probe.clone(), self.stats.clone(), self.shared.clone());
-        let patience = self.target.check.timeout;
+        let again = kept.is_some();
         Box::pin(async move {
+            let process = probe.is_process();
+            let turns = if process { &shared.processes } else { &shared.connecting };
             let connecting = match kept {
                 Some(_) => None,
                 // The semaphore is never closed; without a permit the probe goes out all the same.
-                None => shared.connecting.clone().acquire_owned().await.ok(),
+                None => turns.clone().acquire_owned().await.ok(),
             };
             let mut exchange = Box::pin(async move {
                 match kept {
                     Some(kept) => probe.again(kept).await,
                     None => {
-                        stats.count_connect();
+                        if !process {
+                            stats.count_connect();
+                        }
                         probe.fresh(connecting).await
                     }
                 }
             });
             match patiently(&mut exchange, patience).await {
-                Some((outcome, kept)) => Landed::Done { id, outcome, kept },
+                Some((outcome, kept)) => Landed::Done { id, outcome, again, kept },
+                // Dropped with this future, the program is killed.
+                None if process => Landed::Silent { id, patience, rest: pending().boxed() },
                 None => {
-                    let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, kept });
-                    Landed::Silent { id, rest: rest.boxed() }
+                    let rest = exchange.map(move |(outcome, kept)| Landed::Done { id, outcome, again, kept });
+                    Landed::Silent { id, patience, rest: rest.boxed() }
                 }
             }
         })
@@ -340,6 +414,12 @@ impl Watcher {
 
     fn sample(&self, outcome: Outcome) -> Sample {
         match outcome {
+            // A server may know better than its answer shows.
+            Outcome::Success { .. } if self.doubts.is_not_ready() => {
+                let cause: Arc<str> = "its agent says it is not ready".into();
+                self.stats.count_failure(Kind::Hard, &cause);
+                Sample::Hard(cause)
+            }
             Outcome::Success { rtt } => {
                 self.stats.count_success(rtt);
                 Sample::Success { rtt }
@@ -360,8 +440,8 @@ impl Watcher {
         }
     }
 
-    fn silence(&self) -> Sample {
-        let cause: Arc<str> = format!("no answer in {:?}", self.target.check.timeout).into();
+    fn silence(&self, patience: Duration) -> Sample {
+        let cause: Arc<str> = format!("no answer in {patience:?}").into();
         self.stats.count_failure(Kind::Silence, &cause);
         Sample::Silence(cause)
     }
@@ -382,14 +462,14 @@ impl Watcher {
 async fn due(plan: Option<Plan>) {
     match plan {
         Some(plan) => alarm(plan.at.into()).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
 async fn idle(kept: &mut Option<Kept>) -> Gone {
     match kept {
         Some(kept) => kept.idle().await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 

@@ -15,6 +15,14 @@ use super::{Target, Verdict};
 pub const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000];
 
+/// Results that [`TargetStats::recent_p95`] and [`TargetStats::recent_failures`] look back on: about half a minute at the
+/// default pace.
+pub const RECENT: usize = 64;
+
+/// In [`TargetStats`]'s ring: no result yet, a failure; anything between is a duration in microseconds plus one.
+const NONE: u32 = 0;
+const FAILURE: u32 = u32::MAX;
+
 /// How a probe ended, for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -58,6 +66,9 @@ pub struct TargetStats {
     last_cause: ArcSwapOption<Box<str>>,
     buckets: [AtomicU64; BUCKETS_US.len() + 1],
     sum_us: AtomicU64,
+    /// The last results, the newest at `recent_next` − 1.
+    recent: [AtomicU32; RECENT],
+    recent_next: AtomicU64,
     born: Instant,
     /// Milliseconds after `born`.
     last_result: AtomicU64,
@@ -76,6 +87,8 @@ impl TargetStats {
             last_cause: ArcSwapOption::empty(),
             buckets: Default::default(),
             sum_us: AtomicU64::new(0),
+            recent: std::array::from_fn(|_| AtomicU32::new(NONE)),
+            recent_next: AtomicU64::new(0),
             born: now(),
             last_result: AtomicU64::new(0),
         }
@@ -126,9 +139,66 @@ impl TargetStats {
         std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
     }
 
+    /// Within what 99 of 100 successful probes ended, taken as even within a bucket; `None` without any.
+    pub fn rtt_p99(&self) -> Option<Duration> {
+        let buckets = self.buckets();
+        let rank = buckets.iter().sum::<u64>() as f64 * 0.99;
+        let (mut below, mut low) = (0.0, 0);
+        for (count, high) in buckets.iter().map(|count| *count as f64).zip(BUCKETS_US.into_iter().chain([u64::MAX])) {
+            if count > 0.0 && below + count >= rank {
+                // Of the last bucket only the beginning is known.
+                let width = if high == u64::MAX { 0.0 } else { (high - low) as f64 };
+                return Some(Duration::from_micros(low + (width * (rank - below) / count) as u64));
+            }
+            (below, low) = (below + count, high);
+        }
+        None
+    }
+
     /// Sum of the durations of successful probes.
     pub fn total(&self) -> Duration {
         Duration::from_micros(self.sum_us.load(Ordering::Relaxed))
+    }
+
+    /// The duration that 95 of 100 of the successes among the last [`RECENT`] results did not exceed; `None` without any.
+    pub fn recent_p95(&self) -> Option<Duration> {
+        let mut times: Vec<u32> = self.recent().filter(|result| *result != FAILURE).collect();
+        let rank = (times.len() * 95).div_ceil(100).checked_sub(1)?;
+        let (_, us, _) = times.select_nth_unstable(rank);
+        Some(Duration::from_micros(u64::from(*us - 1)))
+    }
+
+    /// The share of failures, time-outs among them, of the last [`RECENT`] results, 0 to 1; `None` without any.
+    pub fn recent_failures(&self) -> Option<f64> {
+        let (mut failures, mut all) = (0u32, 0u32);
+        for result in self.recent() {
+            failures += u32::from(result == FAILURE);
+            all += 1;
+        }
+        (all > 0).then(|| f64::from(failures) / f64::from(all))
+    }
+
+    /// Whether one of the last `count` results, [`RECENT`] at most, was a failure or a time-out.
+    pub fn failed_lately(&self, count: usize) -> bool {
+        let next = self.recent_next.load(Ordering::Relaxed) as usize;
+        let newest = (1..=count.min(RECENT)).map(|back| next.wrapping_sub(back) % RECENT);
+        newest.into_iter().any(|place| self.recent[place].load(Ordering::Relaxed) == FAILURE)
+    }
+
+    /// Whether answers lately took much longer than they mostly did: the 95th percentile of the last [`RECENT`] is above
+    /// one and a half times the 99th of all, and 5 ms more.
+    pub fn is_slow(&self) -> bool {
+        let usual = self.rtt_p99().map(|usual| usual.mul_f64(1.5) + Duration::from_millis(5));
+        self.recent_p95().zip(usual).is_some_and(|(lately, most)| lately > most)
+    }
+
+    fn recent(&self) -> impl Iterator<Item = u32> {
+        self.recent.iter().map(|result| result.load(Ordering::Relaxed)).filter(|result| *result != NONE)
+    }
+
+    fn note_recent(&self, result: u32) {
+        let next = self.recent_next.fetch_add(1, Ordering::Relaxed);
+        self.recent[(next % RECENT as u64) as usize].store(result, Ordering::Relaxed);
     }
 
     /// Time since a probe last told anything about the target, or since it was first to be probed.
@@ -160,12 +230,16 @@ impl TargetStats {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
         let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.note_recent(u32::try_from(us + 1).unwrap_or(FAILURE - 1).min(FAILURE - 1));
         self.count(Kind::Success);
     }
 
     pub(super) fn count_failure(&self, kind: Kind, cause: &str) {
         if self.last_cause.load().as_ref().is_none_or(|last| ***last != *cause) {
             self.last_cause.store(Some(Arc::new(cause.into())));
+        }
+        if matches!(kind, Kind::Hard | Kind::Silence) {
+            self.note_recent(FAILURE);
         }
         self.count(kind);
     }
@@ -211,8 +285,17 @@ mod tests {
 
     fn stats() -> TargetStats {
         let second = Duration::from_secs(1);
-        let check = Check { kind: CheckKind::Tcp, every: second, timeout: second / 2, fall: 1, rise: 1, port: 1 };
-        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check) };
+        let check = Check {
+            kind: CheckKind::Tcp,
+            every: second,
+            timeout: second / 2,
+            adaptive: false,
+            fall: 1,
+            rise: 1,
+            port: 1,
+            heartbeat: None,
+        };
+        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None };
         TargetStats::new(Arc::new(target), Verdict::Unknown)
     }
 
@@ -234,6 +317,25 @@ mod tests {
         assert_eq!(stats.last_rtt(), None);
         stats.count_success(Duration::ZERO);
         assert_eq!(stats.last_rtt(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn recent_figures_look_back_on_a_bounded_number_of_results() {
+        let stats = stats();
+        assert_eq!((stats.recent_p95(), stats.recent_failures()), (None, None));
+        stats.count_failure(Kind::Silence, "no answer in 250ms");
+        assert_eq!((stats.recent_p95(), stats.recent_failures()), (None, Some(1.0)));
+        (1..=60).for_each(|ms| stats.count_success(Duration::from_millis(ms)));
+        assert_eq!(stats.recent_p95(), Some(Duration::from_millis(57)));
+        assert_eq!(stats.recent_failures(), Some(1.0 / 61.0));
+        // What tells nothing about the target is no result.
+        stats.count_failure(Kind::Local, "no route");
+        assert_eq!(stats.recent_failures(), Some(1.0 / 61.0));
+        (0..RECENT).for_each(|_| stats.count_success(Duration::from_secs(100_000)));
+        assert_eq!(stats.recent_failures(), Some(0.0));
+        assert!(stats.recent_p95() > Some(Duration::from_secs(4_000)), "clamped, and no failure");
+        (0..RECENT / 4).for_each(|_| stats.count_failure(Kind::Hard, "refused"));
+        assert_eq!(stats.recent_failures(), Some(0.25));
     }
 
     #[test]

@@ -11,14 +11,19 @@
 //!
 //! *Steady*: one probe every `every`. *Suspect*: a failure was seen and is being confirmed by further probes on new
 //! connections; any success clears it. After a hard failure (the target said no) the remaining `fall` − 1 probes follow
-//! [`HARD_GAP`] apart. After silence (a time-out) `fall` further probes go [`SILENCE_GAP`] apart while the silent one is
-//! still waited for: a lost packet is no failure of the server. So a silent target is down after at most
-//! `every` + 2 × `timeout` + [`SILENCE_GAP`] × `fall`. *Down*: one probe every `every`.
+//! [`HARD_GAP`] apart. After silence (a time-out) `fall` + 1 further probes go out within [`SILENCE_GAP`] × (`fall` − 1),
+//! and all must fail, while the silent one is still waited for: a lost packet is no failure of the server. (With `fall`
+//! of them a network that loses 1 % of packets at 80 ms made a healthy server down about once a year.) So a silent target
+//! is down after at most `every` + 2 × `timeout` + [`SILENCE_GAP`] × `fall`. *Down*: one probe every `every`.
+//!
+//! Somebody else's news can raise the suspicion too, such as heartbeats that have stopped: [`Tracker::doubt`]. It asks
+//! for probes of its own number and time-out, which decide together; the rules above hold beside it.
 //!
 //! A new target is steady without a result: one success makes it up, `fall` failures make it down.
 //!
 //! Pure: knows no socket and no clock, so every rule is tested in virtual time.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +31,11 @@ use super::Verdict;
 use crate::config::settings::Check;
 
 /// Between the probes that confirm a hard failure. Long enough that they are not one event to a server that is just
-/// restarting its accept loop, short enough that a killed server is down within 10 ms at `fall = 3`.
-pub const HARD_GAP: Duration = Duration::from_millis(3);
+/// restarting its accept loop, short enough that a killed server is down within 10 ms at `fall = 3`. The runtime's timer
+/// rings up to a millisecond late, so the gap is 2 to 3 ms.
+pub const HARD_GAP: Duration = Duration::from_millis(2);
 
-/// Between the probes that confirm silence: they should not all share one burst of loss.
+/// Between the probes that confirm silence, about: they should not all share one burst of loss.
 pub const SILENCE_GAP: Duration = Duration::from_millis(20);
 
 /// Between attempts to confirm a failure while this machine cannot send probes at all.
@@ -80,6 +86,8 @@ pub struct Plan {
     pub at: Instant,
     /// On a new connection, even if one is kept.
     pub fresh: bool,
+    /// How long it may take, where that is not for the check to say.
+    pub timeout: Option<Duration>,
 }
 
 /// A verdict that differs from the one before, or the first that rests on results.
@@ -103,8 +111,27 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Steady,
-    Suspect { failures: u32, gap: Duration },
-    Down { successes: u32 },
+    /// `hard`: the target has said no meanwhile, so that no lost packet is to blame.
+    Suspect {
+        failures: u32,
+        hard: bool,
+        doubt: Option<Doubt>,
+    },
+    Down {
+        successes: u32,
+    },
+}
+
+/// A suspicion that somebody else raised, and how its own probes fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Doubt {
+    /// So many probes failing are enough; at least 1.
+    confirmations: u32,
+    timeout: Duration,
+    /// Probes with greater numbers belong to it.
+    after: u64,
+    in_flight: u32,
+    failures: u32,
 }
 
 /// The state of one target.
@@ -121,6 +148,8 @@ pub struct Tracker {
     in_flight: u32,
     /// The probe whose silence raised the suspicion.
     waiting: Option<u64>,
+    /// Probes of a doubt that was cleared: their time-outs tell nothing.
+    void: Range<u64>,
     next: Option<Instant>,
     /// When the last probe of the regular cadence went out.
     regular: Instant,
@@ -135,6 +164,7 @@ pub struct Tracker {
 impl Tracker {
     /// The first probe is due at `first`. `prior` is what is believed until results come; `seed` spreads targets.
     pub fn new(rules: Rules, prior: Verdict, first: Instant, seed: u64) -> Tracker {
+        let rules = Rules { fall: rules.fall.max(1), rise: rules.rise.max(1), ..rules };
         Tracker {
             rules,
             verdict: prior,
@@ -144,6 +174,7 @@ impl Tracker {
             number: 0,
             in_flight: 0,
             waiting: None,
+            void: 0..0,
             next: Some(first),
             regular: first,
             gap_from: first,
@@ -164,7 +195,11 @@ impl Tracker {
 
     /// When the next probe is due. `None` while nothing can be sent before a probe on its way reports.
     pub fn next(&self) -> Option<Plan> {
-        self.next.map(|at| Plan { at, fresh: matches!(self.state, State::Suspect { .. }) })
+        let (fresh, doubt) = match self.state {
+            State::Suspect { doubt, .. } => (true, doubt),
+            State::Steady | State::Down { .. } => (false, None),
+        };
+        self.next.map(|at| Plan { at, fresh, timeout: doubt.map(|doubt| doubt.timeout) })
     }
 
     /// The planned probe is being sent now.
@@ -172,9 +207,12 @@ impl Tracker {
         self.number += 1;
         self.in_flight += 1;
         self.next = None;
-        match self.state {
+        match &mut self.state {
             State::Steady | State::Down { .. } => self.regular = now,
-            State::Suspect { .. } => {
+            State::Suspect { doubt, .. } => {
+                if let Some(doubt) = doubt {
+                    doubt.in_flight += 1;
+                }
                 self.gap_from = now;
                 self.plan_confirmation(now);
             }
@@ -188,15 +226,24 @@ impl Tracker {
             return Report::default();
         }
         let was_waiting = self.waiting == Some(id.number);
+        if was_waiting && matches!(sample, Sample::Silence(_)) {
+            // On its way when a doubt came: its time-out tells nothing that was not suspected already.
+            return Report { keep_waiting: true, ..Report::default() };
+        }
+        if self.void.contains(&id.number) && matches!(sample, Sample::Silence(_)) {
+            return Report::default();
+        }
         if was_waiting {
             self.waiting = None;
         } else {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
+        if let Some(doubt) = self.doubt_of(id) {
+            doubt.in_flight = doubt.in_flight.saturating_sub(1);
+        }
         match sample {
             Sample::Success { rtt } => self.success(rtt, now),
-            Sample::Hard(cause) => self.hard(cause, now),
-            Sample::Silence(_) if was_waiting => Report::default(),
+            Sample::Hard(cause) => self.hard(id, cause, now),
             Sample::Silence(cause) => self.silence(id, cause, now),
             Sample::Stale => {
                 match self.state {
@@ -229,6 +276,54 @@ impl Tracker {
         }
     }
 
+    /// Somebody else has reason to think that the target is silent. As after a silent probe, `confirmations` probes (at
+    /// least one) follow on new connections, [`SILENCE_GAP`] apart or, once one fails hard, [`HARD_GAP`], each with this
+    /// time-out. Any success clears the doubt, also that of a probe that was on its way before; when all of them fail, or
+    /// `fall` probes do, the target is down. Nothing happens while it is down or in doubt already.
+    pub fn doubt(&mut self, now: Instant, confirmations: u32, timeout: Duration) {
+        let doubt =
+            Some(Doubt { confirmations: confirmations.max(1), timeout, after: self.number, in_flight: 0, failures: 0 });
+        match &mut self.state {
+            State::Down { .. } | State::Suspect { doubt: Some(_), .. } => return,
+            State::Suspect { doubt: none, .. } => *none = doubt,
+            State::Steady => {
+                // At most one is on its way, the last one sent.
+                if self.in_flight > 0 {
+                    self.in_flight = 0;
+                    self.waiting = Some(self.number);
+                }
+                self.state = State::Suspect { failures: 0, hard: false, doubt };
+            }
+        }
+        self.next = Some(now);
+    }
+
+    /// What raised the doubt has been taken back, such as by a heartbeat that came late. Time-outs of the doubt's own
+    /// probes tell nothing any more; hard failures do. An ordinary suspicion stays, so that a target that is silent is
+    /// found out however often it is doubted and cleared: the next answer ends it, `fall` failures make it down.
+    pub fn clear_doubt(&mut self, now: Instant) {
+        let State::Suspect { failures, hard, doubt } = &mut self.state else { return };
+        let Some(doubt) = doubt.take() else { return };
+        if !*hard {
+            *failures = failures.saturating_sub(doubt.failures);
+            self.in_flight = self.in_flight.saturating_sub(doubt.in_flight);
+            self.void = doubt.after + 1..self.number + 1;
+        }
+        self.plan_confirmation(now);
+    }
+
+    /// Whether a doubt is being settled.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.state, State::Suspect { doubt: Some(_), .. })
+    }
+
+    fn doubt_of(&mut self, id: ProbeId) -> Option<&mut Doubt> {
+        match &mut self.state {
+            State::Suspect { doubt: Some(doubt), .. } if id.number > doubt.after => Some(doubt),
+            _ => None,
+        }
+    }
+
     fn success(&mut self, rtt: Duration, now: Instant) -> Report {
         if let State::Down { successes } = self.state {
             let successes = successes + 1;
@@ -238,38 +333,44 @@ impl Tracker {
                 return Report::default();
             }
         }
-        let cause: Arc<str> = match self.state {
-            State::Down { successes } if successes > 1 => format!("{successes} answers in a row").into(),
-            _ => format!("answered in {}", Millis(rtt)).into(),
+        let successes = match self.state {
+            State::Down { successes } => successes,
+            State::Steady | State::Suspect { .. } => 1,
         };
         let was_suspect = matches!(self.state, State::Suspect { .. });
         self.enter(State::Steady);
         self.plan_regular(now);
+        // Put into words only when it is news: nearly every probe comes here.
+        let cause = || match successes {
+            0 | 1 => format!("answered in {}", Millis(rtt)).into(),
+            _ => format!("{successes} answers in a row").into(),
+        };
         Report { change: self.settle(Verdict::Up, cause), keep_waiting: false, drop_others: was_suspect }
     }
 
-    fn hard(&mut self, cause: Arc<str>, now: Instant) -> Report {
-        match self.state {
-            State::Down { .. } => self.still_down(now),
+    fn hard(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
+        match &mut self.state {
+            State::Down { .. } => return self.still_down(now),
             State::Steady => {
                 self.gap_from = now;
-                self.failed(1, HARD_GAP, cause, now)
+                self.state = State::Suspect { failures: 0, hard: true, doubt: None };
             }
-            State::Suspect { failures, .. } => self.failed(failures + 1, HARD_GAP, cause, now),
+            State::Suspect { hard, .. } => *hard = true,
         }
+        self.failed(id, cause, now)
     }
 
     fn silence(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
         match self.state {
             State::Down { .. } => self.still_down(now),
             State::Steady => {
-                // Not yet a failure: this probe may still answer. `fall` further ones will tell.
+                // Not yet a failure: this probe may still answer. Further ones will tell.
                 self.waiting = Some(id.number);
-                self.state = State::Suspect { failures: 0, gap: SILENCE_GAP };
+                self.state = State::Suspect { failures: 0, hard: false, doubt: None };
                 self.next = Some(now);
                 Report { keep_waiting: true, ..Report::default() }
             }
-            State::Suspect { failures, gap } => self.failed(failures + 1, gap, cause, now),
+            State::Suspect { .. } => self.failed(id, cause, now),
         }
     }
 
@@ -279,15 +380,21 @@ impl Tracker {
         Report::default()
     }
 
-    fn failed(&mut self, failures: u32, gap: Duration, cause: Arc<str>, now: Instant) -> Report {
-        if failures < self.rules.fall {
-            self.state = State::Suspect { failures, gap };
+    /// One more failure of a target that is suspected.
+    fn failed(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
+        if let Some(doubt) = self.doubt_of(id) {
+            doubt.failures += 1;
+        }
+        let State::Suspect { failures, hard, doubt } = &mut self.state else { return Report::default() };
+        *failures += 1;
+        let enough = enough(self.rules.fall, *hard);
+        if *failures < enough && doubt.is_none_or(|doubt| doubt.failures < doubt.confirmations) {
             self.plan_confirmation(now);
             return Report::default();
         }
         self.enter(State::Down { successes: 0 });
         self.plan_regular(now);
-        Report { change: self.settle(Verdict::Down, cause), keep_waiting: false, drop_others: true }
+        Report { change: self.settle(Verdict::Down, || cause), keep_waiting: false, drop_others: true }
     }
 
     /// Begins a new round: whatever is still on its way no longer counts.
@@ -298,11 +405,11 @@ impl Tracker {
         self.waiting = None;
     }
 
-    fn settle(&mut self, verdict: Verdict, cause: Arc<str>) -> Option<Change> {
+    fn settle(&mut self, verdict: Verdict, cause: impl FnOnce() -> Arc<str>) -> Option<Change> {
         let news = !self.settled || self.verdict != verdict;
         self.settled = true;
         self.verdict = verdict;
-        news.then_some(Change { verdict, cause })
+        news.then(|| Change { verdict, cause: cause() })
     }
 
     fn plan_regular(&mut self, now: Instant) {
@@ -312,12 +419,28 @@ impl Tracker {
         self.next = Some((self.regular + interval).max(now));
     }
 
-    /// Keeps as many probes on their way as failures are missing to `fall`.
+    /// Keeps as many probes on their way as failures are missing to down.
     fn plan_confirmation(&mut self, now: Instant) {
-        let State::Suspect { failures, gap } = self.state else { return };
-        let missing = self.rules.fall.saturating_sub(failures).saturating_sub(self.in_flight);
+        let State::Suspect { failures, hard, doubt } = self.state else { return };
+        let (enough, failures, in_flight) = match doubt {
+            Some(doubt) => (doubt.confirmations, doubt.failures, doubt.in_flight),
+            None => (enough(self.rules.fall, hard), failures, self.in_flight),
+        };
+        let gap = match doubt {
+            _ if hard => HARD_GAP,
+            Some(_) => SILENCE_GAP,
+            // One more probe than `fall`, in the time that `fall` of them would take.
+            None => SILENCE_GAP * (self.rules.fall - 1) / self.rules.fall,
+        };
+        let missing = enough.saturating_sub(failures).saturating_sub(in_flight);
         self.next = (missing > 0).then(|| (self.gap_from + gap).max(now));
     }
+}
+
+/// Failures that turn a suspicion into down. Silence needs one more: packets get lost, while a target that says no has
+/// been heard.
+fn enough(fall: u32, hard: bool) -> u32 {
+    if hard { fall } else { fall.saturating_add(1) }
 }
 
 /// Spreads the probes of many targets: intervals of 90 to 100 % of `every`. Never more, so that the bound on the time

@@ -1,19 +1,19 @@
 //! The regions of one zone, and what of them is up.
 //!
-//! A [`Fleet`] is what the zone file says; a [`FleetState`] is what the verdicts make of it, with the addresses to give
-//! already in wire form. A verdict rebuilds the state of the fleets that use its target and shares the rest.
+//! A [`Fleet`] is what the zone file says; a [`FleetState`] is what verdicts, the operator's word and ramps make of it,
+//! with the addresses to give already in wire form. A verdict rebuilds the state of the fleets that use its target and
+//! shares the rest.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::settings::{Family, MAX_ANSWERS, Zone};
 use crate::health::Verdict;
-use crate::steering::pick::Mask;
+use crate::steering::pick::{Mask, Open};
 
 use super::TargetId;
-
-/// The record types of steered addresses, as on the wire.
-const TYPE: [u16; 2] = [1, 28];
+use super::ring::Ring;
+use super::standing::{Forced, Mode, Standing};
 
 pub struct Fleet {
     regions: Vec<[Members; 2]>,
@@ -45,10 +45,6 @@ pub struct Member {
 impl Member {
     pub fn verdict(&self, verdicts: &[Verdict]) -> Option<Verdict> {
         self.target.map(|target| verdicts[target.0 as usize])
-    }
-
-    fn is_up(&self, verdicts: &[Verdict]) -> bool {
-        self.verdict(verdicts).is_none_or(Verdict::is_up)
     }
 }
 
@@ -106,36 +102,141 @@ impl Fleet {
     }
 }
 
-/// What verdicts make of a fleet.
+/// What verdicts and standings make of a fleet.
 #[derive(Clone)]
 pub struct FleetState {
-    up: [Mask; 2],
+    /// By region.
+    standings: Box<[Standing]>,
+    /// Regions of which enough servers are up, when softly down ones count as down, and when they count as up.
+    strictly: [Mask; 2],
+    leniently: [Mask; 2],
+    /// Soft reasons would take too many regions, so they do not count.
+    panic: [bool; 2],
+    /// Regions that the operator forced down.
+    banned: Mask,
+    open: Open,
+    /// Answers of these get the short TTL.
+    brief: Mask,
     /// By region, family and number of answers.
     rings: Box<[Arc<Ring>]>,
 }
 
 impl FleetState {
     pub(super) fn new(fleet: &Fleet, verdicts: &[Verdict]) -> FleetState {
-        let rings = fleet.regions.len() * 2 * fleet.answers.len();
-        let mut state = FleetState { up: [0; 2], rings: vec![Arc::default(); rings].into() };
-        for region in 0..fleet.regions.len() {
-            state.refresh(fleet, region, verdicts);
-        }
+        let regions = fleet.regions.len();
+        let mut state = FleetState {
+            standings: vec![Standing::default(); regions].into(),
+            strictly: [0; 2],
+            leniently: [0; 2],
+            panic: [false; 2],
+            banned: 0,
+            open: Open::all(regions),
+            brief: 0,
+            rings: vec![Arc::default(); regions * 2 * fleet.answers.len()].into(),
+        };
+        state.refresh(fleet, 0..regions, verdicts);
         state
     }
 
-    /// Judges one region anew.
-    pub(super) fn refresh(&mut self, fleet: &Fleet, region: usize, verdicts: &[Verdict]) {
+    /// What holds of a region besides the verdicts.
+    pub fn standing(&self, region: u8) -> &Standing {
+        &self.standings[usize::from(region)]
+    }
+
+    /// To be followed by [`FleetState::refresh`] of the region.
+    pub(super) fn set_standing(&mut self, region: usize, standing: Standing) {
+        let bit = 1 << region;
+        let set = |mask: &mut Mask, on: bool| if on { *mask |= bit } else { *mask &= !bit };
+        set(&mut self.banned, standing.forced == Some(Forced::Down));
+        let moving = matches!(standing.mode, Mode::Ramping | Mode::Frozen | Mode::Draining);
+        set(&mut self.brief, moving || standing.uncertain);
+        self.open.set(region, standing.share);
+        self.standings[region] = standing;
+    }
+
+    /// Judges regions anew.
+    pub(super) fn refresh(&mut self, fleet: &Fleet, regions: impl IntoIterator<Item = usize>, verdicts: &[Verdict]) {
+        let mut regions: Vec<usize> = regions.into_iter().collect();
+        for &region in &regions {
+            self.judge(fleet, region, verdicts);
+        }
+        for family in Family::BOTH {
+            let panic = self.panics(fleet, family);
+            if std::mem::replace(&mut self.panic[family as usize], panic) != panic {
+                // Softly down servers come or go in every region.
+                regions = (0..fleet.regions.len()).collect();
+            }
+        }
+        for region in regions {
+            self.fill(fleet, region, verdicts);
+        }
+    }
+
+    fn judge(&mut self, fleet: &Fleet, region: usize, verdicts: &[Verdict]) {
+        let forced = self.standings[region].forced;
         for family in Family::BOTH {
             let Members { servers, min_up } = &fleet.regions[region][family as usize];
-            let up: Vec<&Member> = servers.iter().filter(|member| member.is_up(verdicts)).collect();
-            let bit = 1 << region;
-            self.up[family as usize] &= !bit;
-            if !servers.is_empty() && up.len() >= *min_up {
-                self.up[family as usize] |= bit;
+            let is_up = |soft_counts: bool| match forced {
+                _ if servers.is_empty() => false,
+                Some(Forced::Up) => true,
+                Some(Forced::Down) => false,
+                None => {
+                    let up = servers.iter().filter(|member| self.gives(region, member, verdicts, soft_counts));
+                    up.count() >= *min_up
+                }
+            };
+            let (strictly, leniently) = (is_up(true), is_up(false));
+            let family = family as usize;
+            self.strictly[family] = self.strictly[family] & !(1 << region) | Mask::from(strictly) << region;
+            self.leniently[family] = self.leniently[family] & !(1 << region) | Mask::from(leniently) << region;
+        }
+    }
+
+    /// Whether a server counts as up. `soft_counts`: also when it is down for a soft reason it is down.
+    fn gives(&self, region: usize, member: &Member, verdicts: &[Verdict], soft_counts: bool) -> bool {
+        match self.forced(region, member.server) {
+            Some(forced) => forced == Forced::Up,
+            None => match member.verdict(verdicts) {
+                None | Some(Verdict::Unknown | Verdict::Up) => true,
+                Some(Verdict::Damped) => !soft_counts,
+                Some(Verdict::Down) => false,
+            },
+        }
+    }
+
+    /// Whether a server is given to clients of its region.
+    pub fn is_up(&self, region: usize, family: Family, member: &Member, verdicts: &[Verdict]) -> bool {
+        self.gives(region, member, verdicts, !self.panic[family as usize])
+    }
+
+    /// The operator's word on a server.
+    pub fn forced(&self, region: usize, server: usize) -> Option<Forced> {
+        let servers = self.standings[region].servers.iter();
+        servers.filter(|(position, _)| *position == server).map(|(_, forced)| *forced).next_back()
+    }
+
+    /// Soft reasons may not leave fewer than half of the regions.
+    fn panics(&self, fleet: &Fleet, family: Family) -> bool {
+        let (strictly, leniently) = (self.strictly[family as usize], self.leniently[family as usize]);
+        let floor = fleet.declared(family).count_ones().div_ceil(2);
+        strictly != leniently && strictly.count_ones() < floor
+    }
+
+    fn fill(&mut self, fleet: &Fleet, region: usize, verdicts: &[Verdict]) {
+        for family in Family::BOTH {
+            let servers = &fleet.regions[region][family as usize].servers;
+            let soft_counts = !self.panic[family as usize];
+            let mut given: Vec<&Member> =
+                servers.iter().filter(|member| self.gives(region, member, verdicts, soft_counts)).collect();
+            // A region where nothing is up is given only when all are down (or the operator says so), and then as if
+            // it were up; those forced down stay out as long as others are left.
+            if given.is_empty() {
+                let down = |member: &&Member| self.forced(region, member.server) == Some(Forced::Down);
+                given = servers.iter().filter(|member| !down(member)).collect();
             }
-            // A region where nothing is up is given only when all are down, and then as if it were up.
-            let given = if up.is_empty() { servers.iter().collect() } else { up };
+            if given.is_empty() {
+                given = servers.iter().collect();
+            }
             let first = fleet.rings_at(region, family);
             for (slot, &answers) in fleet.answers.iter().enumerate() {
                 self.rings[first + slot] = Arc::new(Ring::new(family, &given, answers));
@@ -145,132 +246,32 @@ impl FleetState {
 
     /// The regions of which enough servers are up.
     pub fn up(&self, family: Family) -> Mask {
-        self.up[family as usize]
+        if self.panic[family as usize] { self.leniently[family as usize] } else { self.strictly[family as usize] }
+    }
+
+    /// Whether soft reasons do not count now, because too few regions would be left.
+    pub fn panic(&self, family: Family) -> bool {
+        self.panic[family as usize]
+    }
+
+    /// Regions that the operator forced down: not given even when all are down, while another is left.
+    pub fn banned(&self) -> Mask {
+        self.banned
+    }
+
+    /// How much of what they would get the regions take.
+    pub fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Regions that are on the move or in doubt: whoever is sent there should ask again soon.
+    pub fn brief(&self) -> Mask {
+        self.brief
     }
 
     /// The addresses to give for a region, `answers` at a time.
     pub fn ring(&self, fleet: &Fleet, region: u8, family: Family, answers: u8) -> &Ring {
         let slot = fleet.slot_of[usize::from(answers)];
         &self.rings[fleet.rings_at(usize::from(region), family) + usize::from(slot)]
-    }
-}
-
-/// The servers of a region that may be given, in a fixed order; an answer is a window of neighbours.
-#[derive(Default)]
-pub struct Ring {
-    /// Records with the owner pointing at the question and TTL 0; the first ones stand again behind the last, so that
-    /// every window is one slice.
-    records: Box<[u8]>,
-    record_len: usize,
-    servers: usize,
-    window: usize,
-    /// Sums of the weights up to each server; empty where all weigh the same.
-    sums: Box<[u32]>,
-}
-
-impl Ring {
-    fn new(family: Family, given: &[&Member], answers: u8) -> Ring {
-        let window = usize::from(answers).min(given.len());
-        let mut records = Vec::new();
-        for member in given.iter().cycle().take((given.len() + window).saturating_sub(1)) {
-            records.extend_from_slice(&[0xC0, 0x0C]);
-            records.extend_from_slice(&TYPE[family as usize].to_be_bytes());
-            records.extend_from_slice(&[0, 1, 0, 0, 0, 0]);
-            match member.address {
-                IpAddr::V4(address) => records.extend_from_slice(&[&[0, 4][..], &address.octets()].concat()),
-                IpAddr::V6(address) => records.extend_from_slice(&[&[0, 16][..], &address.octets()].concat()),
-            }
-        }
-        let uneven = given.iter().any(|member| member.weight != given[0].weight);
-        let mut sum = 0;
-        let sums = given.iter().filter(|_| uneven).map(|member| {
-            sum += u32::from(member.weight);
-            sum
-        });
-        let sums = sums.collect();
-        let record_len = if family == Family::V4 { 16 } else { 28 };
-        Ring { records: records.into(), record_len, servers: given.len(), window, sums }
-    }
-
-    /// Position of the first server of the window for `key`: in proportion to the weights.
-    pub fn position(&self, key: u64) -> usize {
-        // The upper half times the range, shifted back: a fair share without a division.
-        let scaled = |range: u32| (((key >> 32) * u64::from(range)) >> 32) as u32;
-        match self.sums.last() {
-            None => scaled(self.servers as u32) as usize,
-            Some(&total) => {
-                let point = scaled(total);
-                self.sums.partition_point(|&sum| sum <= point)
-            }
-        }
-    }
-
-    /// The records of the window that begins at a position.
-    pub fn window(&self, position: usize) -> &[u8] {
-        &self.records[position * self.record_len..(position + self.window) * self.record_len]
-    }
-
-    /// Records in a window.
-    pub fn answers(&self) -> usize {
-        self.window
-    }
-
-    /// Bytes of one record.
-    pub fn record_len(&self) -> usize {
-        self.record_len
-    }
-
-    /// Whether clients of one region get different addresses.
-    pub fn is_spread(&self) -> bool {
-        self.servers > self.window
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn members(weights: &[u16]) -> Vec<Member> {
-        let member = |(n, &weight): (usize, &u16)| Member {
-            address: IpAddr::from([192, 0, 2, n as u8]),
-            weight,
-            target: None,
-            server: n,
-        };
-        weights.iter().enumerate().map(member).collect()
-    }
-
-    fn last_octets(window: &[u8]) -> Vec<u8> {
-        window.chunks(16).map(|record| record[15]).collect()
-    }
-
-    #[test]
-    fn windows_wrap_around_the_ring() {
-        let members = members(&[1, 1, 1]);
-        let ring = Ring::new(Family::V4, &members.iter().collect::<Vec<_>>(), 2);
-        let windows: Vec<_> = (0..3).map(|position| last_octets(ring.window(position))).collect();
-        assert_eq!(windows, [[0, 1], [1, 2], [2, 0]]);
-        assert!(ring.is_spread());
-    }
-
-    #[test]
-    fn fewer_servers_than_answers_give_them_all() {
-        let members = members(&[1]);
-        let ring = Ring::new(Family::V4, &members.iter().collect::<Vec<_>>(), 4);
-        assert_eq!((ring.answers(), ring.is_spread()), (1, false));
-        assert_eq!(ring.position(u64::MAX), 0);
-    }
-
-    #[test]
-    fn the_first_address_follows_the_weights() {
-        let members = members(&[1, 2, 5]);
-        let ring = Ring::new(Family::V4, &members.iter().collect::<Vec<_>>(), 1);
-        let mut count = [0; 3];
-        for key in 0..80_000 {
-            count[ring.position(crate::steering::key::mix(key))] += 1;
-        }
-        for (server, expected) in [10_000i32, 20_000, 50_000].into_iter().enumerate() {
-            assert!((count[server] - expected).abs() < 600, "{count:?}");
-        }
     }
 }

@@ -2,13 +2,19 @@
 //!
 //! * [`names`]: every served name and its records in wire form.
 //! * [`fleet`]: the regions of a zone, which of them are up, and their addresses in wire form.
+//! * [`standing`]: what holds of a region besides verdicts: the operator's word, ramps and drains.
+//! * [`effect`]: how many cells a change sends elsewhere.
 //! * [`geography`]: the atlas (prefix → cell) and the plans (cell → order of regions).
 //!
 //! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target.
 
+pub mod effect;
 pub mod fleet;
 pub mod geography;
 pub mod names;
+mod needs;
+pub mod ring;
+pub mod standing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,14 +25,19 @@ use crate::config::settings::{Family, Policy, Server, Steering, Stream, Zone};
 use crate::geo::Database;
 use crate::health::{Target, Verdict};
 use crate::server::counters::Counters;
-use crate::steering::pick::Mask;
+use crate::steering::pick::{Field, Mask};
 
 use fleet::{Fleet, FleetState};
 use geography::{Geography, Wanted};
 use names::{Names, Records};
+use needs::Needs;
+use standing::Standing;
 
 /// Where readers find the snapshot of now. Only the control loop stores.
 pub type Published = Arc<ArcSwap<Snapshot>>;
+
+/// Seconds that an answer lives at most while its region is on the move or in doubt.
+const BRIEF_TTL: u32 = 10;
 
 /// Index into [`Snapshot::targets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +56,8 @@ pub struct Snapshot {
     verdicts: Arc<[Verdict]>,
     /// By zone.
     fleets: Box<[Arc<FleetState>]>,
+    /// By stream that needs others: the regions whose needs are met, by family.
+    met: Box<[[Mask; 2]]>,
 }
 
 /// What verdicts never change.
@@ -55,6 +68,7 @@ struct Compiled {
     /// By zone.
     fleets: Vec<Fleet>,
     geography: Arc<Geography>,
+    needs: Vec<Needs>,
     targets: Vec<Target>,
     /// By target: the (zone, region) pairs that it is part of.
     used_by: Vec<Vec<(u32, u8)>>,
@@ -69,6 +83,10 @@ pub struct SteeredName {
     pub stream: u32,
     pub plan: u32,
     pub ttl: u32,
+    /// While something is on the move or in doubt.
+    pub brief_ttl: u32,
+    /// Position among the streams that need others.
+    needs: Option<u32>,
     /// Every region that some client can be sent to, by rules too.
     pub regions: Mask,
     /// The regions that every client can be sent to: the stream's own.
@@ -102,6 +120,8 @@ impl Snapshot {
                     stream: s as u32,
                     plan: plan_of_stream[streams.len()],
                     ttl: stream.ttl,
+                    brief_ttl: stream.ttl.min(BRIEF_TTL),
+                    needs: None,
                     regions: (stream.rules.iter().map(|rule| taking(&rule.steering)))
                         .fold(taking(&stream.steering), |mask, regions| mask | regions),
                     common: taking(&stream.steering),
@@ -113,14 +133,15 @@ impl Snapshot {
                 Some(targets.id(target, z as u32, region as u8))
             }));
         }
+        let needs = needs::compile(&zones, &mut streams);
         let verdicts: Arc<[Verdict]> = targets.list.iter().map(verdict).collect();
         let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
         let names = Names::new(&zones, &stream_base);
         let Targets { list, used_by, .. } = targets;
         let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
-        let compiled = Compiled { zones, names, streams, fleets, geography, targets: list, used_by, counters };
+        let compiled = Compiled { zones, names, streams, fleets, geography, needs, targets: list, used_by, counters };
         let generation = previous.map_or(1, |previous| previous.generation + 1);
-        Snapshot { generation, compiled: Arc::new(compiled), verdicts, fleets: states }
+        Snapshot::new(generation, Arc::new(compiled), verdicts, states)
     }
 
     /// The next generation, with other verdicts. Judges only the regions they touch; takes microseconds.
@@ -132,14 +153,45 @@ impl Snapshot {
         let mut fleets = self.fleets.clone();
         for &(zone, region) in changes.iter().flat_map(|(target, _)| &self.compiled.used_by[target.0 as usize]) {
             let fleet = &self.compiled.fleets[zone as usize];
-            Arc::make_mut(&mut fleets[zone as usize]).refresh(fleet, usize::from(region), &verdicts);
+            Arc::make_mut(&mut fleets[zone as usize]).refresh(fleet, [usize::from(region)], &verdicts);
         }
-        Snapshot { generation: self.generation + 1, compiled: self.compiled.clone(), verdicts, fleets }
+        self.next(verdicts, fleets)
+    }
+
+    /// The next generation, with what else holds of regions, given as (zone, region, standing). As quick as a verdict.
+    pub fn with_standings(&self, changes: impl IntoIterator<Item = (u32, u8, Standing)>) -> Snapshot {
+        let mut fleets = self.fleets.clone();
+        for (zone, region, standing) in changes {
+            let fleet = &self.compiled.fleets[zone as usize];
+            let state = Arc::make_mut(&mut fleets[zone as usize]);
+            state.set_standing(usize::from(region), standing);
+            state.refresh(fleet, [usize::from(region)], &self.verdicts);
+        }
+        self.next(self.verdicts.clone(), fleets)
+    }
+
+    fn next(&self, verdicts: Arc<[Verdict]>, fleets: Box<[Arc<FleetState>]>) -> Snapshot {
+        Snapshot::new(self.generation + 1, self.compiled.clone(), verdicts, fleets)
+    }
+
+    fn new(
+        generation: u64,
+        compiled: Arc<Compiled>,
+        verdicts: Arc<[Verdict]>,
+        fleets: Box<[Arc<FleetState>]>,
+    ) -> Snapshot {
+        let met = compiled.needs.iter().map(|needs| needs.met(&compiled.fleets, &fleets)).collect();
+        Snapshot { generation, compiled, verdicts, fleets, met }
     }
 
     /// The same as the successor of `current`, which may have moved on from the one this was compiled after.
     pub fn following(self, current: &Snapshot) -> Snapshot {
         Snapshot { generation: current.generation + 1, ..self }
+    }
+
+    /// Whether they differ in nothing but verdicts and standings.
+    pub fn is_kin(&self, other: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled)
     }
 
     /// Counts up by one with every snapshot made from another.
@@ -154,6 +206,11 @@ impl Snapshot {
     /// Every distinct target of every zone.
     pub fn targets(&self) -> &[Target] {
         &self.compiled.targets
+    }
+
+    /// The (zone, region) pairs that a target is part of.
+    pub fn users(&self, target: TargetId) -> &[(u32, u8)] {
+        &self.compiled.used_by[target.0 as usize]
     }
 
     pub fn verdict(&self, target: TargetId) -> Verdict {
@@ -172,6 +229,10 @@ impl Snapshot {
         &self.compiled.streams[stream as usize]
     }
 
+    pub fn streams(&self) -> &[SteeredName] {
+        &self.compiled.streams
+    }
+
     /// The settings that a steered name was compiled from.
     pub fn settings_of(&self, stream: &SteeredName) -> &Stream {
         &self.compiled.zones[stream.zone as usize].zone.streams[stream.stream as usize]
@@ -179,6 +240,23 @@ impl Snapshot {
 
     pub fn fleet(&self, zone: u32) -> (&Fleet, &FleetState) {
         (&self.compiled.fleets[zone as usize], &self.fleets[zone as usize])
+    }
+
+    pub fn standing(&self, zone: u32, region: u8) -> &Standing {
+        self.fleets[zone as usize].standing(region)
+    }
+
+    /// The regions of a stream's zone that are up for it: enough of their servers are, and what it needs is.
+    pub fn up(&self, stream: &SteeredName, family: Family) -> Mask {
+        let met = stream.needs.map_or(Mask::MAX, |needs| self.met[needs as usize][family as usize]);
+        self.fleets[stream.zone as usize].up(family) & met
+    }
+
+    /// What clients of a stream may be sent to.
+    pub fn field(&self, stream: &SteeredName, family: Family) -> Field<'_> {
+        let (fleet, state) = self.fleet(stream.zone);
+        let (declared, banned, open) = (fleet.declared(family), state.banned(), state.open());
+        Field { up: self.up(stream, family), declared, banned, open }
     }
 
     pub fn geography(&self) -> &Geography {
@@ -198,7 +276,8 @@ fn target_of(zone: &Zone, region: usize, server: usize, family: Family) -> Optio
     let server: &Server = &region.servers[server];
     let check = region.check.clone()?;
     let address = server.address(family)?;
-    Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check })
+    let beats_of = check.heartbeat.map(|_| address);
+    Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check, beats_of })
 }
 
 /// The regions that clients may be sent to: weight 0 takes none.

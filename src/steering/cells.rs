@@ -94,7 +94,9 @@ fn plan(
     for (ranking, id) in interned {
         rankings[usize::from(id)] = ranking;
     }
-    Plan { spec: spec.clone(), rankings, ranking_of_cell }
+    let mut cells = vec![0; rankings.len()].into_boxed_slice();
+    ranking_of_cell.iter().for_each(|&ranking| cells[usize::from(ranking)] += 1);
+    Plan { spec: spec.clone(), rankings, ranking_of_cell, cells }
 }
 
 fn build_capped(places: &[Place], specs: &[Spec]) -> Cells {

@@ -9,6 +9,8 @@
 //! * [`plan`]: [`plan::Spec`], what a steered name asks for, and the [`plan::Ranking`] it gives one place.
 //! * [`cells`]: places that every plan ranks alike become one cell.
 //! * [`pick`]: one region of a ranking for one client; the only part that runs at query time.
+//! * [`ramp`]: a region's way back to its whole share.
+//! * [`share`]: how much of its clients a region takes while it comes back or leaves.
 //! * [`key`]: the hash keys of sticky choices.
 
 pub mod cells;
@@ -16,3 +18,5 @@ pub mod cost;
 pub mod key;
 pub mod pick;
 pub mod plan;
+pub mod ramp;
+pub mod share;

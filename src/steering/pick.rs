@@ -2,14 +2,68 @@
 
 use super::key::mix;
 use super::plan::Ranked;
+use super::share::Share;
 
 /// Regions as bits: bit `r` is region `r`.
 pub type Mask = u64;
 
-/// The regions to choose among: those up, else (all down) all that declare the type, as if they were up.
-pub fn candidates(ranking: &[Ranked], up: Mask, declared: Mask) -> Mask {
+/// How much of what they would get the regions take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Those that take anything.
+    any: Mask,
+    /// Those that take a part.
+    partial: Mask,
+    shares: Box<[Share]>,
+}
+
+impl Open {
+    /// Every one of so many regions takes all it gets.
+    pub fn all(regions: usize) -> Open {
+        Open { any: Mask::MAX, partial: 0, shares: vec![Share::FULL; regions].into() }
+    }
+
+    pub fn set(&mut self, region: usize, share: Share) {
+        let bit = 1 << region;
+        self.shares[region] = share;
+        self.any = if share > Share::NONE { self.any | bit } else { self.any & !bit };
+        self.partial =
+            if share > Share::NONE && share < Share::FULL { self.partial | bit } else { self.partial & !bit };
+    }
+
+    pub fn share(&self, region: u8) -> Share {
+        self.shares[usize::from(region)]
+    }
+
+    /// Whether a region takes the client of a key: always the same clients, and more of them the higher its share.
+    fn takes(&self, region: u8, key: u64) -> bool {
+        self.partial >> region & 1 == 0 || {
+            // Apart from what `rendezvous` draws from the key.
+            let draw = mix(key ^ mix(u64::from(region) | 1 << 32)) >> 48;
+            draw < u64::from(self.shares[usize::from(region)].bits())
+        }
+    }
+}
+
+/// What may be chosen from, of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    pub up: Mask,
+    /// Regions with an address of the family.
+    pub declared: Mask,
+    /// Regions forced down.
+    pub banned: Mask,
+    pub open: &'a Open,
+}
+
+/// The regions to choose among: those that are up and take clients; else those that are up, though drained; else (all
+/// down) all that declare the type, as if they were up, the drained later and those forced down last.
+pub fn candidates(ranking: &[Ranked], field: &Field<'_>) -> Mask {
     let ranked = ranking.iter().fold(0, |mask, ranked| mask | 1 << ranked.region);
-    if ranked & up & declared != 0 { up & declared } else { declared }
+    let declared = field.declared;
+    let (up, lent) = (field.up & declared, declared & !field.banned);
+    let any = field.open.any;
+    [up & any, up, lent & any, lent].into_iter().find(|mask| ranked & mask != 0).unwrap_or(declared)
 }
 
 /// The first tier with a candidate, cut to its candidates. Empty when no region of the ranking is one.
@@ -20,9 +74,67 @@ pub fn tier(ranking: &[Ranked], candidates: Mask) -> impl Iterator<Item = &Ranke
     ranking[first..end].iter().filter(is_candidate)
 }
 
+/// Whether the key decides: there is more than one candidate in the first tier, or the one there takes only a part.
+pub fn is_split(ranking: &[Ranked], candidates: Mask, open: &Open) -> bool {
+    let mut tier = tier(ranking, candidates);
+    tier.next().is_some_and(|first| open.partial >> first.region & 1 == 1) || tier.next().is_some()
+}
+
+/// What was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick<'a> {
+    pub ranked: &'a Ranked,
+    /// A region that takes a part was asked on the way, so the choice will not last.
+    pub moving: bool,
+}
+
+/// One of the candidates: by weight within a tier, tier after tier while regions that take a part do not take this key.
+/// When none takes it, the first asked does all the same. `None` only without candidates.
+pub fn pick<'a>(ranking: &'a [Ranked], candidates: Mask, open: &Open, key: u64) -> Option<Pick<'a>> {
+    let first = rendezvous(tier(ranking, candidates), key)?;
+    let mut moving = open.partial >> first.region & 1 == 1;
+    let (mut asked, mut left) = (first, candidates);
+    loop {
+        if open.takes(asked.region, key) {
+            return Some(Pick { ranked: asked, moving });
+        }
+        left &= !(1 << asked.region);
+        match rendezvous(tier(ranking, left), key) {
+            Some(next) => asked = next,
+            None => return Some(Pick { ranked: first, moving }),
+        }
+        moving = true;
+    }
+}
+
+/// The part of the keys that each candidate gets, as (region, part), parts summing up to 1. Exact but within a tier that
+/// holds several regions of which some take a part.
+pub fn expected(ranking: &[Ranked], candidates: Mask, open: &Open) -> Vec<(u8, f64)> {
+    let mut parts: Vec<(u8, f64)> = Vec::new();
+    let (mut rest, mut left) = (1.0, candidates);
+    while rest > 0.0 {
+        let tier: Vec<&Ranked> = tier(ranking, left).collect();
+        if tier.is_empty() {
+            break;
+        }
+        let taken = |ranked: &Ranked| f64::from(ranked.weight) * open.share(ranked.region).part();
+        let sum: f64 = tier.iter().map(|ranked| taken(ranked)).sum();
+        let refused: f64 = tier.iter().map(|ranked| 1.0 - open.share(ranked.region).part()).product();
+        if sum > 0.0 {
+            parts.extend(tier.iter().map(|ranked| (ranked.region, rest * (1.0 - refused) * taken(ranked) / sum)));
+        }
+        rest *= refused;
+        left &= tier.iter().fold(Mask::MAX, |mask, ranked| mask & !(1 << ranked.region));
+    }
+    let first: Vec<&Ranked> = self::tier(ranking, candidates).collect();
+    let sum: f64 = first.iter().map(|ranked| f64::from(ranked.weight)).sum();
+    parts.extend(first.iter().filter(|_| rest > 0.0).map(|r| (r.region, rest * f64::from(r.weight) / sum)));
+    parts
+}
+
 /// Weighted rendezvous hashing: the region with the least −ln(h(key, region)) / weight. Losing one moves only those who
 /// were on it. `None` only for an empty tier.
-pub fn rendezvous<'a>(mut tier: impl Iterator<Item = &'a Ranked>, key: u64) -> Option<&'a Ranked> {
+fn rendezvous<'a>(mut tier: impl Iterator<Item = &'a Ranked>, key: u64) -> Option<&'a Ranked> {
     let first = tier.next()?;
     let Some(second) = tier.next() else { return Some(first) };
     let mut best = (score(first, key), first);
@@ -55,8 +167,30 @@ mod tests {
         all
     }
 
+    fn chosen(ranking: &[Ranked], field: &Field<'_>, key: u64) -> Option<u8> {
+        let candidates = candidates(ranking, field);
+        super::pick(ranking, candidates, field.open, key).map(|pick| pick.ranked.region)
+    }
+
     fn pick(ranking: &[Ranked], up: Mask, declared: Mask, key: u64) -> Option<u8> {
-        rendezvous(tier(ranking, candidates(ranking, up, declared)), key).map(|ranked| ranked.region)
+        chosen(ranking, &Field { up, declared, banned: 0, open: &Open::all(8) }, key)
+    }
+
+    fn open(shares: &[(usize, f64)]) -> Open {
+        let mut open = Open::all(8);
+        shares.iter().for_each(|&(region, part)| open.set(region, Share::of(part)));
+        open
+    }
+
+    /// The part of the keys that each region gets.
+    fn parts(ranking: &[Ranked], up: Mask, open: &Open) -> [f64; 8] {
+        const KEYS: u64 = 40_000;
+        let field = Field { up, declared: 0xFF, banned: 0, open };
+        let mut parts = [0.0; 8];
+        for key in 0..KEYS {
+            parts[usize::from(chosen(ranking, &field, mix(key)).unwrap())] += 1.0 / KEYS as f64;
+        }
+        parts
     }
 
     #[test]
@@ -73,6 +207,74 @@ mod tests {
         assert_eq!(pick(&order, 0, 0b111, 7), Some(2));
         assert_eq!(pick(&order, 0b010, 0b111, 7), Some(2), "region 1 is up but not of this ranking");
         assert_eq!(pick(&order, 0, 0b010, 7), None, "none of the ranking declares the type");
+    }
+
+    #[test]
+    fn a_region_takes_the_part_it_may_and_the_next_takes_the_rest() {
+        let order = ranking(&[&[(0, 1)], &[(1, 1)], &[(2, 1)]]);
+        for part in [0.1, 0.5, 0.93] {
+            let parts = parts(&order, 0b111, &open(&[(0, part)]));
+            assert!((parts[0] - part).abs() < 0.01 && (parts[1] - (1.0 - part)).abs() < 0.01, "{part}: {parts:?}");
+        }
+        assert_eq!(parts(&order, 0b111, &open(&[(0, 0.0)]))[0], 0.0, "drained");
+        assert!(parts(&order, 0b001, &open(&[(0, 0.0)]))[0] > 0.999, "drained, but nothing else is up");
+        assert!(parts(&order, 0b000, &open(&[(0, 0.0)]))[1] > 0.999, "all down: the drained one still comes later");
+    }
+
+    #[test]
+    fn whoever_has_left_a_draining_region_stays_away() {
+        let order = ranking(&[&[(0, 3), (1, 1)], &[(2, 1)]]);
+        let field = |open| Field { up: 0b111, declared: 0b111, banned: 0, open };
+        let steps = [1.0, 0.8, 0.5, 0.2, 0.01, 0.0].map(|part| open(&[(0, part)]));
+        for key in (0..5_000).map(mix) {
+            let way: Vec<u8> = steps.iter().map(|open| chosen(&order, &field(open), key).unwrap()).collect();
+            let changes = way.windows(2).filter(|two| two[0] != two[1]).count();
+            assert!(changes <= 1 && way[5] != 0, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_region_forced_down_is_not_given_even_when_all_are_down() {
+        let order = ranking(&[&[(0, 1)], &[(1, 1)]]);
+        let open = Open::all(8);
+        let field = |banned| Field { up: 0, declared: 0b11, banned, open: &open };
+        assert_eq!(chosen(&order, &field(0b01), 7), Some(1));
+        assert_eq!(chosen(&order, &field(0b11), 7), Some(0), "all forced down: an answer all the same");
+    }
+
+    #[test]
+    fn the_key_decides_only_where_it_can() {
+        let order = ranking(&[&[(0, 1)], &[(1, 1)]]);
+        assert!(!is_split(&order, 0b11, &open(&[])));
+        assert!(is_split(&order, 0b11, &open(&[(0, 0.5)])));
+        assert!(!is_split(&order, 0b11, &open(&[(1, 0.5)])), "the first takes all");
+        assert!(is_split(&ranking(&[&[(0, 1), (1, 1)]]), 0b11, &open(&[])));
+    }
+
+    #[test]
+    fn what_is_expected_is_what_comes() {
+        let order = ranking(&[&[(0, 3), (1, 1)], &[(2, 1)], &[(3, 1)]]);
+        let cases: [&[(usize, f64)]; 5] = [
+            &[],
+            &[(2, 0.5)],
+            &[(0, 0.0), (1, 0.4)],
+            &[(0, 0.0), (1, 0.1), (2, 0.3)],
+            &[(0, 0.2), (1, 0.2), (2, 0.2), (3, 0.2)],
+        ];
+        for shares in cases {
+            let open = open(shares);
+            let candidates = candidates(&order, &Field { up: 0xF, declared: 0xF, banned: 0, open: &open });
+            let mut expected = [0.0; 8];
+            super::expected(&order, candidates, &open)
+                .iter()
+                .for_each(|(region, p)| expected[usize::from(*region)] += p);
+            let parts = parts(&order, 0xF, &open);
+            assert!((expected.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}: {expected:?}");
+            assert!(
+                parts.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.1),
+                "{shares:?}: {parts:?} {expected:?}"
+            );
+        }
     }
 
     #[test]

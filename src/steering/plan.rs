@@ -134,11 +134,18 @@ pub struct Plan {
     pub spec: Spec,
     pub(super) rankings: Vec<Ranking>,
     pub(super) ranking_of_cell: Box<[u16]>,
+    /// By ranking: how many cells have it.
+    pub(super) cells: Box<[u32]>,
 }
 
 impl Plan {
     pub fn ranking(&self, cell: crate::geo::CellId) -> &[Ranked] {
         &self.rankings[usize::from(self.ranking_of_cell[usize::from(cell.0)])]
+    }
+
+    /// Every distinct ranking, with the number of cells that have it.
+    pub fn rankings(&self) -> impl Iterator<Item = (&[Ranked], u32)> {
+        self.rankings.iter().map(|ranking| &**ranking).zip(self.cells.iter().copied())
     }
 
     /// Whether the client's address can change the order of regions.

@@ -145,6 +145,7 @@ fn stream(apex: &'static str) -> impl Strategy<Value = Stream> {
             };
             let bias = vec![0; regions.len()];
             Stream {
+                needs: vec![],
                 // Refused at the apex, and beside static records.
                 fallback: fallback.filter(|_| owner != name(apex)),
                 label: owner.to_string().into(),
@@ -174,9 +175,11 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         kind: CheckKind::Tcp,
         every: Duration::from_millis(500),
         timeout: Duration::from_millis(250),
+        adaptive: false,
         fall: 3,
         rise: 10,
         port: PROBE_PORT,
+        heartbeat: None,
     };
     let servers: Vec<Server> = servers
         .iter()
@@ -193,6 +196,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         location: meridian::geo::Point::new(f64::from(region) * 20.0, f64::from(region) * 30.0),
         near: None,
         // Refused where a declared family has fewer servers.
+        ramp: std::time::Duration::ZERO,
         min_up: min_up.filter(|&min_up| {
             let enough = |declared: usize| declared == 0 || declared >= min_up as usize;
             let (a, aaaa) = (
@@ -268,6 +272,7 @@ fn bare_zone(apex: &str) -> Zone {
             expire: 604_800,
             negative: 30,
         },
+        min_regions: 1,
         regions: Vec::new(),
         streams: Vec::new(),
         records: Vec::new(),

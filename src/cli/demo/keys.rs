@@ -20,7 +20,7 @@ use crate::demo::screen;
 use crate::demo::stage::Act;
 use crate::node::Node;
 
-const HELP: &str = "up/down or 1..0: choose a region   k kill   h hang   f fail   r revive   q quit";
+const HELP: &str = "up/down or 1..0: choose a region   k kill   h hang   f fail   z freeze   r revive   q quit";
 
 /// The terminal as it was comes back when this goes, however the demo ends.
 struct Raw;
@@ -98,6 +98,7 @@ fn key(event: &Event) -> Key {
         KeyCode::Char('k') => Key::Act(Act::Kill),
         KeyCode::Char('h') => Key::Act(Act::Hang),
         KeyCode::Char('f') => Key::Act(Act::Fail),
+        KeyCode::Char('z') => Key::Act(Act::Freeze),
         KeyCode::Char('r') => Key::Act(Act::Revive),
         _ => Key::Other,
     }

@@ -106,7 +106,7 @@ impl Play {
         let since = Instant::now();
         stage::act(act, servers).await?;
         let changed = resolver.wait_until(since, LIMIT, |now| match act {
-            Act::Kill | Act::Hang | Act::Fail => !holds(now) && holds(&before),
+            Act::Kill | Act::Hang | Act::Fail | Act::Freeze => !holds(now) && holds(&before),
             // All of them: an answer has room for both servers of a region.
             Act::Revive => touched.iter().all(|address| now.contains(address)),
         });
@@ -127,7 +127,7 @@ impl Play {
         let home = |viewer: &&Viewer| viewer.home == region;
         match act {
             Act::Revive => VIEWERS.iter().find(home),
-            Act::Kill | Act::Hang | Act::Fail => {
+            Act::Kill | Act::Hang | Act::Fail | Act::Freeze => {
                 VIEWERS.iter().find(|viewer| home(viewer) && here(viewer)).or_else(|| VIEWERS.iter().find(here))
             }
         }

@@ -84,11 +84,12 @@ impl Play {
         let id = self.tracker.sent(self.start + self.now);
         self.sent.push(Sent { at: self.now, fresh: plan.fresh });
         let no = || Sample::Hard("refused".into());
-        let silence = (self.now + TIMEOUT, id, Sample::Silence("no answer in 250ms".into()));
+        let timeout = plan.timeout.unwrap_or(TIMEOUT);
+        let silence = (self.now + timeout, id, Sample::Silence("no answer in 250ms".into()));
         match reply {
-            After(rtt) if rtt < TIMEOUT => self.coming.push((self.now + rtt, id, Sample::Success { rtt })),
+            After(rtt) if rtt < timeout => self.coming.push((self.now + rtt, id, Sample::Success { rtt })),
             After(rtt) => self.coming.extend([silence, (self.now + rtt, id, Sample::Success { rtt })]),
-            No(rtt) if rtt < TIMEOUT => self.coming.push((self.now + rtt, id, no())),
+            No(rtt) if rtt < timeout => self.coming.push((self.now + rtt, id, no())),
             No(rtt) => self.coming.extend([silence, (self.now + rtt, id, no())]),
             Nothing => self.coming.push(silence),
             Reply::Local => self.coming.push((self.now, id, Sample::Local)),
@@ -155,11 +156,11 @@ fn in_the_first_round_one_good_answer_is_up() {
 #[test]
 fn in_the_first_round_down_needs_fall_failures() {
     let mut play = Play::new(RULES);
-    play.until(ms(5), |_, _| No(Duration::ZERO));
+    play.until(ms(3), |_, _| No(Duration::ZERO));
     assert_eq!(play.verdicts(), []);
     assert_eq!(play.tracker.verdict(), Verdict::Unknown);
-    play.until(ms(6), |_, _| No(Duration::ZERO));
-    assert_eq!(play.changes, [(ms(6), Verdict::Down, "refused".into())]);
+    play.until(ms(4), |_, _| No(Duration::ZERO));
+    assert_eq!(play.changes, [(ms(4), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -178,13 +179,13 @@ fn a_first_failure_and_then_an_answer_is_up() {
 }
 
 #[test]
-fn a_refused_probe_is_confirmed_three_ms_apart_on_new_connections() {
+fn a_refused_probe_is_confirmed_two_ms_apart_on_new_connections() {
     let mut play = Play::up(RULES);
     play.until(ms(600), |_, _| No(Duration::ZERO));
     assert_eq!(play.verdicts(), [Verdict::Down]);
     assert_eq!(play.sent.iter().map(|sent| sent.fresh).collect::<Vec<_>>()[..3], [false, true, true]);
-    assert_eq!(play.gaps()[..2], [ms(3), ms(3)]);
-    assert_eq!(play.changes[0].0 - play.sent[0].at, ms(6));
+    assert_eq!(play.gaps()[..2], [ms(2), ms(2)]);
+    assert_eq!(play.changes[0].0 - play.sent[0].at, ms(4));
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn confirming_probes_do_not_wait_for_each_other() {
     let mut play = Play::up(RULES);
     play.until(ms(700), |_, _| No(ms(80)));
     let down = play.changes[0].0 - play.sent[0].at;
-    assert_eq!(down, ms(80 + 3 + 3 + 80));
+    assert_eq!(down, ms(80 + 2 + 2 + 80));
 }
 
 #[test]
@@ -212,13 +213,14 @@ fn one_answer_among_refusals_clears_them() {
 }
 
 #[test]
-fn after_silence_fall_probes_follow_twenty_ms_apart_on_new_connections() {
+fn after_silence_one_probe_more_than_fall_follows_on_new_connections_in_the_time_of_fall_of_them() {
     let mut play = Play::up(RULES);
     play.until(ms(1_200), |_, _| Nothing);
-    assert_eq!(play.gaps()[..3], [TIMEOUT, ms(20), ms(20)]);
-    assert_eq!(play.sent[..4].iter().map(|sent| sent.fresh).collect::<Vec<_>>(), [false, true, true, true]);
+    let gap = ms(40) / 3;
+    assert_eq!(play.gaps()[..4], [TIMEOUT, gap, gap, gap]);
+    assert_eq!(play.sent[..5].iter().map(|sent| sent.fresh).collect::<Vec<_>>(), [false, true, true, true, true]);
     let first = play.sent[0].at;
-    assert_eq!(play.changes, [(first + TIMEOUT * 2 + ms(40), Verdict::Down, "no answer in 250ms".into())]);
+    assert_eq!(play.changes, [(first + TIMEOUT * 2 + gap * 3, Verdict::Down, "no answer in 250ms".into())]);
 }
 
 #[test]
@@ -226,14 +228,14 @@ fn a_late_answer_of_the_silent_probe_clears_the_suspicion() {
     let mut play = Play::up(RULES);
     play.until(ms(3_000), |_, n| if n == 0 { After(ms(400)) } else { Nothing });
     let late = play.sent[0].at + ms(400);
-    assert_eq!(play.sent[1..4].iter().filter(|sent| sent.at < late).count(), 3);
-    let next = play.sent[4];
+    assert_eq!(play.sent[1..5].iter().filter(|sent| sent.at < late).count(), 4);
+    let next = play.sent[5];
     assert!(next.at > late && !next.fresh, "back to the normal cadence: {next:?}");
 }
 
 #[test]
 fn one_answer_to_a_confirming_probe_clears_silence() {
-    for good in 1..=3 {
+    for good in 1..=4 {
         let mut play = Play::up(RULES);
         play.until(ms(900), |_, n| if n == good { After(ms(9)) } else { Nothing });
         assert_eq!(play.verdicts(), [], "answer to probe {good}");
@@ -245,7 +247,7 @@ fn a_silent_server_that_begins_to_refuse_is_down_without_waiting_for_the_time_ou
     let mut play = Play::up(RULES);
     play.until(ms(1_200), |_, n| if n == 0 { Nothing } else { No(Duration::ZERO) });
     let first = play.sent[0].at;
-    assert_eq!(play.changes, [(first + TIMEOUT + ms(6), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(first + TIMEOUT + ms(4), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -318,12 +320,12 @@ fn an_idle_close_only_brings_the_next_probe_forward() {
 }
 
 #[test]
-fn a_killed_server_is_down_six_ms_after_its_connection_closed() {
+fn a_killed_server_is_down_four_ms_after_its_connection_closed() {
     let mut play = Play::up(RULES);
     play.until(ms(20), |_, _| unreachable!());
     play.tracker.idle_closed(play.start + ms(20));
     play.until(ms(30), |_, _| No(ms(0)));
-    assert_eq!(play.changes, [(ms(26), Verdict::Down, "refused".into())]);
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
 }
 
 #[test]
@@ -379,7 +381,7 @@ fn our_own_trouble_between_failures_neither_counts_nor_clears() {
     let mut play = Play::up(RULES);
     play.until(ms(1_500), |_, n| if (1..4).contains(&n) { Reply::Local } else { No(ms(0)) });
     let gaps = play.gaps();
-    assert_eq!(gaps[..5], [ms(3), LOCAL_GAP, LOCAL_GAP, LOCAL_GAP, ms(3)]);
+    assert_eq!(gaps[..5], [ms(2), LOCAL_GAP, LOCAL_GAP, LOCAL_GAP, ms(2)]);
     assert_eq!(play.verdicts(), [Verdict::Down]);
 }
 
@@ -411,6 +413,113 @@ fn targets_that_start_together_part_ways() {
         let here = seconds.iter().filter(|second| **second == slot).count();
         assert!((60..=160).contains(&here), "{here} of 1000 in the {slot}th 50 ms");
     }
+}
+
+/// Doubted 20 ms after a probe that was answered.
+fn doubted(confirmations: u32, timeout: Duration) -> Play {
+    let mut play = Play::up(RULES);
+    play.until(ms(20), |_, _| unreachable!());
+    play.tracker.doubt(play.start + ms(20), confirmations, timeout);
+    play
+}
+
+#[test]
+fn a_doubted_target_that_is_silent_is_down_when_the_doubts_own_probes_have_timed_out() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(400), |_, _| Nothing);
+    assert_eq!(play.sent[..2], [Sent { at: ms(20), fresh: true }, Sent { at: ms(40), fresh: true }]);
+    assert_eq!(play.changes, [(ms(140), Verdict::Down, "no answer in 250ms".into())]);
+}
+
+#[test]
+fn one_answer_clears_a_doubt_and_the_cadence_goes_on() {
+    for good in 0..2 {
+        let mut play = doubted(2, ms(100));
+        play.until(ms(100), |_, n| if n == good { After(ms(60)) } else { Nothing });
+        assert!(!play.tracker.is_in_doubt());
+        play.until(ms(2_000), |_, _| After(ms(1)));
+        assert_eq!(play.verdicts(), [], "answer to probe {good}");
+        assert!(play.gaps()[1..].iter().all(|gap| *gap >= ms(400)), "{:?}", play.gaps());
+    }
+}
+
+#[test]
+fn a_doubted_target_that_refuses_is_down_after_as_many_refusals_as_the_doubt_asks_for() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(400), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(22), Verdict::Down, "refused".into())]);
+}
+
+#[test]
+fn a_doubt_never_needs_more_failures_than_fall() {
+    let mut play = doubted(10, ms(100));
+    play.until(ms(400), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
+    let mut play = doubted(0, ms(100));
+    play.until(ms(400), |_, _| Nothing);
+    assert_eq!(play.changes[0].0, ms(120), "none is taken for one");
+}
+
+#[test]
+fn an_answer_to_the_probe_that_was_on_its_way_clears_a_doubt() {
+    let mut play = Play::up(RULES);
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent, |_, _| After(ms(380)));
+    play.until(sent + ms(200), |_, _| unreachable!());
+    play.tracker.doubt(play.start + play.now, 2, ms(200));
+    // Its own time-out passes at 250; the doubt's probes would time out at 400.
+    play.until(sent + ms(399), |_, _| Nothing);
+    assert!(!play.tracker.is_in_doubt());
+    assert_eq!(play.verdicts(), []);
+}
+
+#[test]
+fn the_time_out_of_the_probe_that_was_on_its_way_is_no_failure_in_a_doubt() {
+    let mut play = Play::up(Rules { fall: 1, ..RULES });
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent + ms(200), |_, _| Nothing);
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    play.until(sent + ms(319), |_, _| Nothing);
+    assert_eq!(play.verdicts(), []);
+    play.until(sent + ms(320), |_, _| Nothing);
+    assert_eq!(play.verdicts(), [Verdict::Down]);
+}
+
+#[test]
+fn a_doubt_hurries_a_silence_that_is_being_confirmed() {
+    let mut play = Play::up(RULES);
+    let sent = play.tracker.next().unwrap().at - play.start;
+    play.until(sent + ms(300), |_, _| Nothing);
+    assert_eq!(play.sent.len(), 5);
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    play.until(sent + ms(2_000), |_, _| Nothing);
+    assert_eq!(play.changes[0].0 - sent, ms(300 + 20 + 100), "without the doubt it is 540 ms");
+}
+
+#[test]
+fn a_doubt_of_a_target_that_is_down_or_in_doubt_changes_nothing() {
+    let mut play = Play::down(RULES);
+    let before = play.tracker.next();
+    play.tracker.doubt(play.start + play.now, 2, ms(100));
+    assert_eq!(play.tracker.next(), before);
+    let mut play = doubted(2, ms(100));
+    for step in 0..200 {
+        play.until(ms(20 + step), |_, _| Nothing);
+        play.tracker.doubt(play.start + play.now, 2, ms(500));
+        if !play.changes.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((play.sent.len(), play.changes[0].0), (2, ms(140)));
+}
+
+#[test]
+fn our_own_trouble_settles_no_doubt() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(500), |_, _| Reply::Local);
+    assert!(play.tracker.is_in_doubt());
+    play.until(ms(1_000), |_, _| Nothing);
+    assert_eq!(play.verdicts(), [Verdict::Down]);
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
@@ -481,4 +590,47 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_cleared_doubt_leaves_an_ordinary_suspicion_that_one_answer_ends() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(60), |_, _| Nothing);
+    play.tracker.clear_doubt(play.start + ms(60));
+    assert!(!play.tracker.is_in_doubt());
+    play.until(ms(2_000), |_, n| if n < 2 { Nothing } else { After(ms(1)) });
+    assert_eq!(play.verdicts(), [], "time-outs of the doubt's own probes count for nothing");
+}
+
+#[test]
+fn a_silent_target_is_down_however_often_it_is_doubted_and_cleared() {
+    let mut play = Play::up(RULES);
+    play.until(ms(20), |_, _| unreachable!());
+    let mut now = ms(20);
+    while play.verdicts().is_empty() && now < ms(5_000) {
+        play.tracker.doubt(play.start + now, 2, ms(100));
+        play.until(now + ms(30), |_, _| Nothing);
+        play.tracker.clear_doubt(play.start + now + ms(30));
+        now += ms(120);
+        play.until(now, |_, _| Nothing);
+    }
+    assert_eq!(play.verdicts(), [Verdict::Down]);
+    assert!(play.changes[0].0 <= ms(500), "{:?}", play.changes);
+}
+
+#[test]
+fn a_refusal_counts_though_the_doubt_was_cleared() {
+    let mut play = doubted(2, ms(100));
+    play.until(ms(21), |_, _| No(ms(0)));
+    play.tracker.clear_doubt(play.start + ms(21));
+    play.until(ms(100), |_, _| No(ms(0)));
+    assert_eq!(play.changes, [(ms(24), Verdict::Down, "refused".into())]);
+}
+
+#[test]
+fn clearing_without_a_doubt_does_nothing() {
+    let mut play = Play::up(RULES);
+    play.tracker.clear_doubt(play.start);
+    play.until(ms(2_000), |_, _| After(ms(1)));
+    assert!(play.gaps()[1..].iter().all(|gap| *gap >= ms(400)), "{:?}", play.gaps());
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::demo::origin::Origin;
+use crate::health::doubts::Doubt;
 
 async fn origin() -> Origin {
     Origin::bind("127.0.0.31:0".parse().unwrap()).await.unwrap()
@@ -48,7 +49,7 @@ async fn a_server_that_is_down_by_silence_is_left_no_waiting_connections() {
     let check = with(http(address), |check| (check.every, check.timeout) = (PLENTY * 100, ms(80)));
     let mut watched = Watched::new(&[check]);
     assert_eq!(watched.event().await.verdict, Verdict::Down);
-    assert_eq!(watched.stats().connects(), 4);
+    assert_eq!(watched.stats().connects(), 5);
     let enough = Instant::now() + PLENTY;
     while Arc::strong_count(&open) > 2 {
         assert!(Instant::now() < enough, "{} connections still open", Arc::strong_count(&open) - 2);
@@ -204,9 +205,8 @@ async fn an_answer_that_comes_while_silence_is_confirmed_clears_it() {
     assert!(watched.stats().results(Kind::Silence) >= 4);
 }
 
-/// The answer comes in time, but this machine looks up from other work long after the time-out.
-#[tokio::test(flavor = "current_thread")]
-async fn our_own_lateness_is_not_the_servers_silence() {
+/// A server that the runtime of the prober cannot hold up.
+fn on_its_own_threads() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -220,10 +220,56 @@ async fn our_own_lateness_is_not_the_servers_silence() {
             );
         }
     });
+    address
+}
+
+/// The answer comes in time, but this machine looks up from other work long after the time-out.
+#[tokio::test(flavor = "current_thread")]
+async fn our_own_lateness_is_not_the_servers_silence() {
+    let address = on_its_own_threads();
     let mut watched = Watched::up(with(http(address), |check| (check.every, check.timeout) = (ms(50), ms(20)))).await;
     while watched.stats().results(Kind::Success) < 12 {
         watched.quiet(ms(7)).await;
         std::thread::sleep(ms(60));
     }
     assert_eq!(watched.stats().results(Kind::Silence), 0);
+}
+
+#[tokio::test]
+async fn a_doubted_server_is_probed_at_once_and_down_only_if_it_is_silent() {
+    let origin = origin().await;
+    let slow = with(http(origin.address()), |check| (check.every, check.timeout) = (PLENTY * 10, PLENTY));
+    let mut watched = Watched::up(slow.clone()).await;
+    let doubter = watched.prober.doubter();
+    let doubt = Doubt { confirmations: 2, timeout: ms(100) };
+    assert!(doubter.doubt(&slow, doubt));
+    watched.quiet_until(Kind::Success, 2).await;
+    origin.hang().await.unwrap();
+    let hung = Instant::now();
+    assert!(doubter.doubt(&slow, doubt));
+    let event = watched.event().await;
+    println!("doubt to verdict: {:?}", event.at.duration_since(hung));
+    assert_eq!((event.verdict, &*event.cause), (Verdict::Down, "no answer in 100ms"));
+    watched.prober.retarget(&[]);
+    assert!(!doubter.doubt(&slow, doubt), "it is not probed any more");
+}
+
+#[test]
+fn a_runtime_that_is_starved_for_seconds_takes_no_healthy_server_for_dead() {
+    let address = on_its_own_threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // Not on a worker of the runtime, which are all blocked at times.
+    runtime.block_on(async {
+        let mut watched = Watched::new(&[with(http(address), |check| (check.every, check.timeout) = (ms(50), ms(20)))]);
+        assert_eq!(watched.event().await.verdict, Verdict::Up);
+        for starved in [ms(300), ms(3_000)] {
+            let before = watched.stats().results(Kind::Success);
+            for _ in 0..6 {
+                tokio::spawn(async move { std::thread::sleep(starved) });
+            }
+            std::thread::sleep(starved * 3);
+            watched.quiet_until(Kind::Success, before + 5).await;
+        }
+        assert_eq!(watched.stats().results(Kind::Hard), 0);
+    });
 }

@@ -6,7 +6,7 @@ use super::tls::{Ca, HOST, https};
 use super::*;
 
 /// A server on threads of its own, so that what a flood costs the test's thread is the prober's work alone.
-fn flooding<F>(flood: F) -> SocketAddr
+pub(super) fn flooding<F>(flood: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
 {
@@ -54,7 +54,7 @@ fn spent() -> Duration {
 }
 
 /// Probes until the target is down, and a while longer; the cause. The probes after the verdict are far away.
-async fn down_at_bounded_cost(target: Target) -> String {
+pub(super) async fn down_at_bounded_cost(target: Target) -> String {
     let check = with(target, |check| (check.every, check.timeout) = (PLENTY * 10, ms(400)));
     let bound = check.check.timeout * 2 + ms(20) * check.check.fall;
     let before = (spent(), Instant::now());

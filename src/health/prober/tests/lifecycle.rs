@@ -225,14 +225,20 @@ async fn running_out_of_file_descriptors_takes_no_server_down() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_panics_is_started_again() {
     let stats = TargetStats::new(Arc::new(http("127.0.0.1:1".parse().unwrap())), Verdict::Unknown);
+    let alarms = Alarms::default();
+    let mut heard = alarms.listen();
     let mut runs = 0;
-    supervise(&stats, stats.target.address, ms(500), || {
+    supervise(&stats, &alarms, ms(500), || {
         runs += 1;
         let run = runs;
         async move { assert!(run > 2, "run {run} goes wrong") }
     })
     .await;
     assert_eq!((runs, stats.restarts()), (3, 2));
+    for run in 1..=2 {
+        let message = format!("run {run} goes wrong");
+        assert_eq!(heard.try_recv(), Ok(Alarm::Restarted { target: stats.target.clone(), message }));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Real sockets on loopback.
 
 mod answers;
+mod exec;
 mod faults;
+mod hls;
 mod hostile;
 mod lifecycle;
 mod tls;
@@ -33,8 +35,17 @@ fn http_check(address: SocketAddr, change: impl FnOnce(&mut HttpCheck)) -> Targe
 }
 
 fn target(address: SocketAddr, kind: CheckKind) -> Target {
-    let check = Check { kind, every: ms(100), timeout: ms(80), fall: 3, rise: 2, port: address.port() };
-    Target { address, check: Arc::new(check) }
+    let check = Check {
+        kind,
+        every: ms(100),
+        timeout: ms(80),
+        adaptive: false,
+        fall: 3,
+        rise: 2,
+        port: address.port(),
+        heartbeat: None,
+    };
+    Target { address, check: Arc::new(check), beats_of: None }
 }
 
 /// Changes the check of a target.

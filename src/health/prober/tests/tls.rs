@@ -15,7 +15,7 @@ pub(super) const HOST: &str = "live.stream.example";
 /// A private CA for one test.
 pub(super) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    settings: Arc<PrivateCa>,
+    pub(super) settings: Arc<PrivateCa>,
 }
 
 impl Ca {

@@ -1,0 +1,325 @@
+//! Orders as they are asked for and shown: drain, force, lift, list.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::access::Author;
+use super::body::{read, refuse};
+use super::{Admin, view};
+use crate::config::names;
+use crate::config::units::{duration, written};
+use crate::control::Event;
+use crate::orders::{Action, Draft, Lift, Order, Refusal, Subject};
+use crate::snapshot::Snapshot;
+use crate::snapshot::standing::Standing;
+use crate::status::OrderStatus;
+
+/// A drain takes this long where nothing else is said: slow enough that at most 1 % of the traffic moves in a second.
+pub const OVER: Duration = Duration::from_secs(120);
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MAX_OVER: Duration = DAY;
+const MAX_FOR: Duration = Duration::from_secs(366 * 86_400);
+/// A beginning may lie so far back: clocks differ, and texts are typed.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
+const MAX_REASON: usize = 500;
+const MAX_SUBJECT: usize = 256;
+
+/// An order is kept on disk before it is answered.
+const ORDER_TIME: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    Drain,
+    ForceUp,
+    ForceDown,
+}
+
+/// The body of `POST /v1/orders`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    pub action: Word,
+    /// A region's name or a server's public address.
+    pub subject: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub zone: Option<String>,
+    /// Of a drain: `2m`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub over: Option<String>,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none", default)]
+    pub lasting: Option<String>,
+    /// RFC 3339, or `+30m` from now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<String>,
+    pub reason: String,
+    #[serde(default)]
+    pub anyway: bool,
+}
+
+/// The body of `POST /v1/undrain` and `/v1/unforce`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    pub subject: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub zone: Option<String>,
+}
+
+impl Asked {
+    /// The same as a draft. Errors: what is wrong, and what to write.
+    pub fn draft(self, author: &Author, now: Timestamp) -> Result<Draft, String> {
+        let subject = subject(&self.subject)?;
+        let zone = self.zone.as_deref().map(zone).transpose()?;
+        if self.reason.trim().is_empty() {
+            return Err("give a reason: it is what the next person reads".to_owned());
+        }
+        if self.reason.len() > MAX_REASON || self.reason.chars().any(char::is_control) {
+            return Err(format!("a reason is one line of at most {MAX_REASON} bytes"));
+        }
+        let over = self.over.as_deref().map(|text| time("over", text, MAX_OVER)).transpose()?;
+        let action = match (self.action, over) {
+            (Word::Drain, over) => Action::Drain { over: over.unwrap_or(OVER) },
+            (_, Some(_)) => return Err("`over` is of a drain: what is forced is so at once".to_owned()),
+            (Word::ForceUp, None) => Action::ForceUp,
+            (Word::ForceDown, None) => Action::ForceDown,
+        };
+        if let (Action::Drain { .. }, Subject::Server(address)) = (action, &subject) {
+            return Err(format!("{address} is a server; drain its region, or force the server down"));
+        }
+        let lasting = self.lasting.as_deref().map(|text| time("for", text, MAX_FOR)).transpose()?;
+        if lasting.is_some_and(|lasting| lasting.is_zero()) {
+            return Err("`for` is 0s: then there is nothing to do".to_owned());
+        }
+        if let (Action::Drain { over }, Some(lasting)) = (action, lasting)
+            && lasting < over
+        {
+            let (lasting, over) = (written(lasting), written(over));
+            return Err(format!("the drain would end after {lasting}, before it is done after {over}"));
+        }
+        let from = self.at.as_deref().map(|text| at(text, now)).transpose()?;
+        let Asked { reason, anyway, .. } = self;
+        Ok(Draft { subject, zone, action, from, lasting, reason, author: author.0.to_string(), anyway })
+    }
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
+    if text.is_empty() || text.len() > MAX_SUBJECT {
+        return Err("`subject` is the name of a region or the public address of a server".to_owned());
+    }
+    Ok(text.parse::<IpAddr>().map_or_else(|_| Subject::Region(text.into()), Subject::Server))
+}
+
+/// As the book has zones: lower case, without the final dot.
+fn zone(text: &str) -> Result<Arc<str>, String> {
+    let name = names::absolute(text).map_err(|fault| format!("`zone` is {text:?}: {}", fault.what))?;
+    Ok(name.to_lowercase().to_ascii().trim_end_matches('.').into())
+}
+
+fn time(key: &str, text: &str, most: Duration) -> Result<Duration, String> {
+    let time = duration(text).ok_or_else(|| format!("`{key}` is {text:?}; durations are written 90s, 5m, 2h or 1d"))?;
+    if time > most {
+        return Err(format!("`{key}` is {text}, more than {}", written(most)));
+    }
+    Ok(time)
+}
+
+fn at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let at = match text.strip_prefix('+') {
+        Some(wait) => now.checked_add(time("at", wait, MAX_FOR)?).map_err(|error| error.to_string())?,
+        None => text.parse().map_err(|_| {
+            format!("`at` is {text:?}; write a time like 2026-05-01T22:00:00Z (RFC 3339), or +30m from now")
+        })?,
+    };
+    let ahead = at.duration_since(now);
+    if ahead < -SLACK {
+        return Err(format!("`at` is {at}, which is past"));
+    }
+    if ahead > SignedDuration::try_from(MAX_FOR).unwrap_or(SignedDuration::MAX) {
+        return Err(format!("`at` is {at}, more than {} ahead", written(MAX_FOR)));
+    }
+    Ok(at)
+}
+
+/// An order as it is shown. `standing` tells what holds of a region of a zone.
+pub fn shown<'a>(
+    order: &Order,
+    snapshot: &Snapshot,
+    standing: impl Fn(u32, u8) -> &'a Standing,
+    now: Timestamp,
+) -> OrderStatus {
+    let (action, over) = match order.action {
+        Action::Drain { over } => ("drain", Some(over)),
+        Action::ForceUp => ("force up", None),
+        Action::ForceDown => ("force down", None),
+    };
+    let since = now.duration_since(order.from);
+    let state = match over {
+        _ if since.is_negative() => "to come",
+        Some(over) if since.unsigned_abs() < over => "draining",
+        _ => "in force",
+    };
+    let left = over.and_then(|_| left(order, snapshot, standing));
+    let subject = match &order.subject {
+        Subject::Region(name) => name.to_string(),
+        Subject::Server(address) => address.to_string(),
+    };
+    OrderStatus {
+        id: order.id,
+        action: action.to_owned(),
+        subject,
+        zone: order.zone.as_deref().map(str::to_owned),
+        state: state.to_owned(),
+        from: seconds(order.from),
+        until: order.until.map(seconds),
+        over_s: over.map(|over| over.as_secs_f64()),
+        reason: order.reason.clone(),
+        author: order.author.clone(),
+        left,
+    }
+}
+
+/// The most that is left to the region in any zone where it is drained.
+fn left<'a>(order: &Order, snapshot: &Snapshot, standing: impl Fn(u32, u8) -> &'a Standing) -> Option<f64> {
+    let Subject::Region(name) = &order.subject else { return None };
+    let mut most: Option<f64> = None;
+    for (z, served) in snapshot.zones().iter().enumerate() {
+        let here = super::status::zone_name(&served.zone);
+        if order.zone.as_deref().is_some_and(|zone| zone != here) {
+            continue;
+        }
+        for (r, _) in served.zone.regions.iter().enumerate().filter(|(_, region)| region.name == *name) {
+            let part = standing(z as u32, r as u8).share.part();
+            most = Some(most.map_or(part, |most| most.max(part)));
+        }
+    }
+    most
+}
+
+pub fn seconds(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+pub async fn list(State(admin): State<Admin>) -> Response {
+    let Some(view) = view(&admin.events).await else { return silent() };
+    let now = super::status::timestamp(SystemTime::now());
+    let standing = |zone, region| view.snapshot.standing(zone, region);
+    let orders: Vec<_> = view.orders.iter().map(|order| shown(order, &view.snapshot, standing, now)).collect();
+    Json(json!({ "orders": orders })).into_response()
+}
+
+pub async fn give(State(admin): State<Admin>, Extension(author): Extension<Author>, body: Body) -> Response {
+    let asked: Asked = match read(body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let draft = match asked.draft(&author, super::status::timestamp(SystemTime::now())) {
+        Ok(draft) => draft,
+        Err(what) => return refuse(StatusCode::BAD_REQUEST, what),
+    };
+    match ask(&admin, |reply| Event::Order(draft, reply)).await {
+        Some(Ok(order)) => (StatusCode::CREATED, Json(json!({ "order": given(&order) }))).into_response(),
+        Some(Err(refusal)) => told(refusal),
+        None => silent(),
+    }
+}
+
+pub async fn lift(
+    State(admin): State<Admin>,
+    Extension(author): Extension<Author>,
+    Path(id): Path<String>,
+) -> Response {
+    match id.parse() {
+        Ok(id) => end(&admin, &author, Lift::Id(id)).await,
+        Err(_) => refuse(StatusCode::NOT_FOUND, format!("{id:?} is not the number of an order")),
+    }
+}
+
+pub async fn undrain(State(admin): State<Admin>, Extension(author): Extension<Author>, body: Body) -> Response {
+    about(&admin, &author, body, |subject, zone| Lift::Drains { subject, zone }).await
+}
+
+pub async fn unforce(State(admin): State<Admin>, Extension(author): Extension<Author>, body: Body) -> Response {
+    about(&admin, &author, body, |subject, zone| Lift::Forces { subject, zone }).await
+}
+
+async fn about(
+    admin: &Admin,
+    author: &Author,
+    body: Body,
+    lift: impl FnOnce(Subject, Option<Arc<str>>) -> Lift,
+) -> Response {
+    let About { subject: text, zone: of } = match read(body).await {
+        Ok(about) => about,
+        Err(refusal) => return refusal,
+    };
+    let what = subject(&text).and_then(|subject| Ok(lift(subject, of.as_deref().map(zone).transpose()?)));
+    match what {
+        Ok(what) => end(admin, author, what).await,
+        Err(what) => refuse(StatusCode::BAD_REQUEST, what),
+    }
+}
+
+async fn end(admin: &Admin, author: &Author, what: Lift) -> Response {
+    match ask(admin, |reply| Event::Lift { what, author: author.0.to_string(), reply }).await {
+        Some(Ok(orders)) if orders.is_empty() => refuse(StatusCode::NOT_FOUND, "there is no such order"),
+        Some(Ok(orders)) => Json(json!({ "lifted": orders.iter().map(given).collect::<Vec<_>>() })).into_response(),
+        Some(Err(refusal)) => told(refusal),
+        None => silent(),
+    }
+}
+
+/// What the loop says. `None`: nothing in time.
+async fn ask<T>(admin: &Admin, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        admin.events.send(event(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    timeout(ORDER_TIME, asked).await.ok().flatten()
+}
+
+/// An order as it is in the book.
+fn given(order: &Order) -> serde_json::Value {
+    let (action, over) = match order.action {
+        Action::Drain { over } => ("drain", Some(over.as_secs_f64())),
+        Action::ForceUp => ("force up", None),
+        Action::ForceDown => ("force down", None),
+    };
+    let subject = match &order.subject {
+        Subject::Region(name) => name.to_string(),
+        Subject::Server(address) => address.to_string(),
+    };
+    json!({
+        "id": order.id, "action": action, "subject": subject, "zone": order.zone, "from": seconds(order.from),
+        "until": order.until.map(seconds), "over_s": over, "reason": order.reason, "author": order.author,
+    })
+}
+
+fn told(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Unknown(what) => refuse(StatusCode::NOT_FOUND, what),
+        Refusal::TooLittle(what) => refuse(StatusCode::CONFLICT, what),
+        Refusal::NotKept(what) => refuse(StatusCode::INSUFFICIENT_STORAGE, what),
+    }
+}
+
+pub fn silent() -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the control loop does not answer")
+}
+
+#[cfg(test)]
+mod tests;

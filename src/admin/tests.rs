@@ -1,0 +1,386 @@
+//! The whole admin address over loopback, with a control loop that the test plays.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+
+use arc_swap::ArcSwap;
+use hyper::Method;
+use jiff::Timestamp;
+use ring::digest;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::cli::ask::{Client, TrustArgs};
+use crate::config::admin::{Access, Role, Tls, Token};
+use crate::config::{At, Diagnostic, Shared, load_zones};
+use crate::control::{ReloadOutcome, Tally};
+use crate::geo::Database;
+use crate::health::Verdict;
+use crate::health::beats::Beats;
+use crate::journal::{Kind, Note};
+use crate::orders::{Draft, Lift, Order, Refusal};
+use crate::server::counters::Ledger;
+use crate::snapshot::{Served, Snapshot};
+use crate::status::Status;
+use crate::world::Beliefs;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn snapshot() -> Snapshot {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "zone = \"stream.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n[check]\ntcp = 9\n\
+        [region.eu]\nat = [51.51, -0.13]\na = [\"192.0.2.11\"]\naaaa = [\"2001:db8::11\"]\n\
+        [region.us]\nat = [39.04, -77.49]\na = [\"192.0.2.21\"]\n[stream.live]\n";
+    std::fs::write(dir.path().join("zone.toml"), text).unwrap();
+    let mut loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let served = Served { serial: 7, zone: Arc::new(loaded.zones.remove(0)) };
+    Snapshot::compile(vec![served], &Arc::new(Database::empty()), |_| Verdict::Unknown, None)
+}
+
+/// What the loop was asked, and what it says to a reload.
+struct Loop {
+    drafts: Mutex<Vec<Draft>>,
+    lifts: Mutex<Vec<(Lift, String)>>,
+    reload: ReloadOutcome,
+    view: View,
+}
+
+impl Loop {
+    async fn run(self: Arc<Loop>, mut events: mpsc::Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::View(reply) => drop(reply.send(self.view.clone())),
+                Event::Reload(reply) => drop(reply.send(self.reload.clone())),
+                Event::Order(draft, reply) => drop(reply.send(self.order(draft))),
+                Event::Lift { what, author, reply } => {
+                    let lifted = match &what {
+                        Lift::Id(1) => Ok(self.view.orders.to_vec()),
+                        Lift::Drains { .. } => Ok(vec![]),
+                        _ => Err(Refusal::Unknown("there is no order 9".to_owned())),
+                    };
+                    self.lifts.lock().unwrap().push((what, author));
+                    drop(reply.send(lifted));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn order(&self, draft: Draft) -> Result<Order, Refusal> {
+        self.drafts.lock().unwrap().push(draft.clone());
+        match draft.reason.as_str() {
+            "unknown" => Err(Refusal::Unknown("no region has this name".to_owned())),
+            "too little" => Err(Refusal::TooLittle("1 region of 2 would be left".to_owned())),
+            "not kept" => Err(Refusal::NotKept("the disk is full".to_owned())),
+            _ => Ok(order(2, draft)),
+        }
+    }
+}
+
+fn order(id: u64, draft: Draft) -> Order {
+    let Draft { subject, zone, action, reason, author, anyway, .. } = draft;
+    let now = status::timestamp(SystemTime::now());
+    Order { id, subject, zone, action, given: now, from: now, until: None, reason, author, anyway }
+}
+
+struct Rig {
+    address: SocketAddr,
+    control: Arc<Loop>,
+    journal: Journal,
+    stop: CancellationToken,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn rig(access: Access, reload: ReloadOutcome) -> Rig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let snapshot = Arc::new(snapshot());
+    let drain = orders::Asked {
+        action: orders::Word::Drain,
+        subject: "eu".to_owned(),
+        zone: None,
+        over: None,
+        lasting: None,
+        at: None,
+        reason: "kernel update".to_owned(),
+        anyway: false,
+    };
+    let drain = drain.draft(&access::Author("bob".into()), Timestamp::now()).unwrap();
+    let mut view = View::of(Arc::clone(&snapshot), Arc::new(Beliefs::new()));
+    view.orders = Arc::new(vec![order(1, drain)]);
+    let control = Arc::new(Loop { drafts: Mutex::default(), lifts: Mutex::default(), reload, view });
+    let (events, receiver) = mpsc::channel(16);
+    tokio::spawn(Arc::clone(&control).run(receiver));
+    let gate = Arc::new(Gate::new(access, address));
+    let journal = Journal::in_memory();
+    let figures = metrics::Sources {
+        ledger: Arc::new(Ledger::default()),
+        published: Arc::new(ArcSwap::new(snapshot)),
+        stats: Stats::default(),
+        tally: Arc::new(Tally::default()),
+        beats: Beats::default(),
+        gate: Arc::clone(&gate),
+        connections: std::sync::OnceLock::new(),
+        started: SystemTime::now(),
+        orders: ArcSwap::default(),
+    };
+    let admin = Admin {
+        events,
+        ready: watch::channel(true).1,
+        metrics: Arc::new(Metrics::new(Arc::new(figures))),
+        gate: Arc::clone(&gate),
+        journal: journal.clone(),
+        stats: Stats::default(),
+        agents: Arc::new(Beats::default()),
+        rates: Arc::new(Rates::default()),
+        started: SystemTime::now(),
+        streams: Arc::new(Semaphore::new(events::STREAMS)),
+    };
+    tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, Router::new()), stop.clone()));
+    Rig { address, control, journal, stop }
+}
+
+async fn open() -> Rig {
+    rig(Access::default(), Ok(17)).await
+}
+
+impl Rig {
+    fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address), &TrustArgs::default()).unwrap()
+    }
+
+    /// Status and body.
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let reply = self.client().ask(method, path, body.as_ref(), 9 * SECOND).await.unwrap();
+        (reply.status, serde_json::from_str(&reply.body).unwrap_or(Value::String(reply.body)))
+    }
+
+    /// Sends bytes and reads to the end; a reset counts as the end.
+    async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn an_order_reaches_the_loop_with_its_author_and_its_outcome_comes_back() {
+    let rig = open().await;
+    let asked = |reason: &str| Some(json!({ "action": "drain", "subject": "eu", "reason": reason, "over": "2m" }));
+    let (status, body) = rig.ask(Method::POST, "/v1/orders", asked("kernel update")).await;
+    assert_eq!((status, &body["order"]["id"], &body["order"]["author"]), (201, &json!(2), &json!("local")), "{body}");
+    assert_eq!(rig.control.drafts.lock().unwrap()[0].author, "local");
+    for (reason, wanted, what) in [
+        ("unknown", 404, "no region has this name"),
+        ("too little", 409, "1 region of 2 would be left"),
+        ("not kept", 507, "the disk is full"),
+        ("", 400, "give a reason: it is what the next person reads"),
+    ] {
+        let (status, body) = rig.ask(Method::POST, "/v1/orders", asked(reason)).await;
+        assert_eq!((status, body), (wanted, json!({ "error": what })), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn orders_are_listed_and_lifted() {
+    let rig = open().await;
+    let (status, body) = rig.ask(Method::GET, "/v1/orders", None).await;
+    let first = &body["orders"][0];
+    assert_eq!(
+        (status, &first["subject"], &first["state"], &first["left"]),
+        (200, &json!("eu"), &json!("draining"), &json!(1.0)),
+        "{body}"
+    );
+    let (status, body) = rig.ask(Method::DELETE, "/v1/orders/1", None).await;
+    assert_eq!((status, &body["lifted"][0]["id"]), (200, &json!(1)), "{body}");
+    assert_eq!(rig.ask(Method::DELETE, "/v1/orders/9", None).await.0, 404);
+    assert_eq!(rig.ask(Method::DELETE, "/v1/orders/eu", None).await.0, 404);
+    let about = Some(json!({ "subject": "eu", "zone": "Stream.Example." }));
+    assert_eq!(rig.ask(Method::POST, "/v1/undrain", about.clone()).await.0, 404, "nothing was drained");
+    assert_eq!(rig.ask(Method::POST, "/v1/unforce", about).await.0, 404);
+    let lifts = rig.control.lifts.lock().unwrap();
+    let subject = || crate::orders::Subject::Region("eu".into());
+    let zone = || Some("stream.example".into());
+    assert_eq!(
+        lifts[2..],
+        [
+            (Lift::Drains { subject: subject(), zone: zone() }, "local".to_owned()),
+            (Lift::Forces { subject: subject(), zone: zone() }, "local".to_owned()),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_reload_tells_the_generation_or_every_fault() {
+    let rig = open().await;
+    assert_eq!(rig.ask(Method::POST, "/v1/reload", None).await, (200, json!({ "generation": 17 })));
+    let fault =
+        Diagnostic::error(At::start(Path::new("zones/a.toml")), "unknown key `tll`").help("did you mean `ttl`?");
+    let rig = self::rig(Access::default(), Err(vec![fault])).await;
+    let (status, body) = rig.ask(Method::POST, "/v1/reload", None).await;
+    assert_eq!((status, &body["error"]), (422, &json!("1 error in the files; nothing changed")));
+    assert_eq!(body["diagnostics"][0]["help"], "did you mean `ttl`?");
+}
+
+#[tokio::test]
+async fn a_status_holds_every_region_and_server() {
+    let rig = open().await;
+    let reply = rig.client().ask(Method::GET, "/v1/status", None, SECOND * 9).await.unwrap();
+    let status: Status = reply.read().unwrap();
+    let zone = &status.zones[0];
+    assert_eq!((zone.name.as_str(), zone.serial, zone.regions.len()), ("stream.example", 7, 2));
+    let eu = &zone.regions[0];
+    assert_eq!((eu.up_v4, eu.up_v6, eu.mode.as_str(), eu.share_allowed), (Some(true), Some(true), "steady", 1.0));
+    assert_eq!(zone.regions[1].up_v6, None);
+    // The short form has a server for each address.
+    let probed: Vec<&str> = eu.servers.iter().flat_map(|s| &s.targets).map(|target| &*target.probed).collect();
+    assert_eq!(probed, ["192.0.2.11:9", "[2001:db8::11]:9"]);
+    assert_eq!(eu.servers[0].targets[0].verdict, "unknown");
+    assert_eq!((status.orders[0].id, status.orders[0].author.as_str()), (1, "bob"));
+}
+
+#[tokio::test]
+async fn metrics_count_orders_shares_and_refusals() {
+    let rig = open().await;
+    let evil = format!(
+        "POST /v1/reload HTTP/1.1\r\nhost: {0}\r\norigin: http://evil.example\r\ncontent-type: application/json\r\n\r\n",
+        rig.address
+    );
+    assert!(rig.raw(evil.as_bytes()).await.starts_with("HTTP/1.1 403 "));
+    let (_, text) = rig.ask(Method::GET, "/metrics", None).await;
+    let text = text.as_str().unwrap();
+    for line in [
+        "meridian_orders{action=\"drain\",state=\"in_force\"} 1",
+        "meridian_orders{action=\"force_up\",state=\"to_come\"} 0",
+        "meridian_region_share_allowed{zone=\"stream.example\",region=\"eu\"} 1.0",
+        "meridian_admin_refusals_total{reason=\"foreign\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_giant_slow_or_no_json_are_refused_in_time() {
+    let rig = open().await;
+    let head = |length: usize| {
+        let address = rig.address;
+        format!(
+            "POST /v1/orders HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    let giant = head(1 << 30) + &" ".repeat(64 * 1024);
+    let answer = rig.raw(giant.as_bytes()).await;
+    // The rest is not read, so the answer may be lost with the connection.
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    for (body, wanted) in [("{", "EOF"), ("drain eu", "expected"), ("\u{feff}{}", "expected")] {
+        let answer = rig.raw((head(body.len()) + body).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(wanted), "{answer}");
+    }
+    let began = std::time::Instant::now();
+    let answer = rig.raw((head(100) + "{").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(began.elapsed() < 9 * SECOND);
+    assert!(rig.control.drafts.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn events_come_as_a_list_and_as_a_stream_from_where_the_reader_was() {
+    let rig = open().await;
+    for n in 1..=5 {
+        rig.journal.note(Timestamp::now(), Note::new(Kind::Reloaded, format!("generation {n}")));
+    }
+    let ids =
+        |body: &Value| body["events"].as_array().unwrap().iter().map(|e| e["id"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(ids(&rig.ask(Method::GET, "/v1/events", None).await.1), [1, 2, 3, 4, 5]);
+    assert_eq!(ids(&rig.ask(Method::GET, "/v1/events?after=2&limit=2", None).await.1), [4, 5]);
+    for bad in ["after=x", "limit=-1", "since=3"] {
+        assert_eq!(rig.ask(Method::GET, &format!("/v1/events?{bad}"), None).await.0, 400, "{bad}");
+    }
+    let mut feed = rig.client().follow("/v1/events", Some(3)).await.unwrap();
+    rig.journal.note(Timestamp::now(), Note::new(Kind::Alarm, "look"));
+    for id in 4..=6 {
+        let event = feed.next().await.unwrap().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&event.data).unwrap()["id"], id);
+    }
+}
+
+#[tokio::test]
+async fn streams_are_bounded_in_number_and_leave_room_for_requests() {
+    let rig = open().await;
+    let mut feeds = Vec::new();
+    for _ in 0..events::STREAMS {
+        feeds.push(rig.client().follow("/v1/events", None).await.unwrap());
+    }
+    let error = rig.client().follow("/v1/events", None).await.err().unwrap();
+    assert!(error.to_string().contains("16 streams"), "{error}");
+    assert_eq!(rig.ask(Method::GET, "/v1/orders", None).await.0, 200);
+    feeds.pop();
+    let again = async {
+        while rig.client().follow("/v1/events", None).await.is_err() {
+            rig.journal.note(Timestamp::now(), Note::new(Kind::Alarm, "a write shows that a reader is gone"));
+            tokio::time::sleep(SECOND / 20).await;
+        }
+    };
+    timeout(9 * SECOND, again).await.expect("a stream that was closed makes room for another");
+}
+
+#[tokio::test]
+async fn a_reader_of_a_stream_that_takes_nothing_is_dropped() {
+    let rig = open().await;
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let request = format!("GET /v1/events HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n", rig.address);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.readable().await.unwrap();
+    let began = std::time::Instant::now();
+    let dropped = async {
+        // Until the kernel's buffers are full, and then as long as the server is patient.
+        while stream.write_all(b"\r\n").await.is_ok() {
+            for _ in 0..2000 {
+                rig.journal.note(Timestamp::now(), Note::new(Kind::Alarm, "x".repeat(400)));
+            }
+            tokio::time::sleep(SECOND / 10).await;
+        }
+    };
+    timeout(25 * SECOND, dropped).await.expect("the server closes the connection");
+    assert!(began.elapsed() > 4 * SECOND, "for want of patience, and not for another reason");
+}
+
+#[tokio::test]
+async fn over_tls_with_a_private_ca_a_token_tells_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("token"), "mrd_alice\n").unwrap();
+    let sum = digest::digest(&digest::SHA256, b"mrd_alice");
+    let alice = Token { name: "alice".into(), role: Role::Operate, sha256: sum.as_ref().try_into().unwrap() };
+    let tls = Some(Arc::new(Tls::read(path("cert.pem"), path("key.pem")).unwrap()));
+    let rig = rig(Access { tls, tokens: vec![alice] }, Ok(1)).await;
+    let url = format!("https://localhost:{}", rig.address.port());
+    let client = |token: bool, ca: bool| {
+        let trust = TrustArgs { token_file: token.then(|| path("token")), ca: ca.then(|| path("cert.pem")) };
+        Client::new(&url, &trust).unwrap()
+    };
+    let body = json!({ "action": "force_down", "subject": "192.0.2.11", "reason": "disk" });
+    let ask = |client: Client| async move { client.ask(Method::POST, "/v1/orders", Some(&body), SECOND * 9).await };
+    let reply = ask.clone()(client(true, true)).await.unwrap();
+    assert!(reply.status == 201 && reply.body.contains("\"author\":\"alice\""), "{reply:?}");
+    let reply = ask.clone()(client(false, true)).await.unwrap();
+    assert_eq!(reply.status, 401, "{reply:?}");
+    let error = ask(client(true, false)).await.unwrap_err();
+    assert!(error.to_string().contains("TLS"), "{error}");
+    assert!(!rig.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.contains("200"), "no plain HTTP beside TLS");
+}

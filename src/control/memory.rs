@@ -1,0 +1,60 @@
+//! What the loop has kept over a restart besides orders: verdicts and ramps, written soon after they change.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+
+use super::regions::Regions;
+use crate::state::keeper::Keeper;
+use crate::state::verdicts::{Remembered, Saved};
+use crate::world::Beliefs;
+
+/// Gathering them again and again while thousands change would cost more than it is worth.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How far behind a kept ramp may be.
+const RAMPS: Duration = Duration::from_secs(5);
+
+pub struct Memory {
+    keeper: Arc<Keeper>,
+    due: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Memory {
+    pub fn new(keeper: Arc<Keeper>) -> Memory {
+        Memory { keeper, due: None, last: None }
+    }
+
+    /// Something is to be written: at once after a pause, else when the pause is over.
+    pub fn changed(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| (last + PAUSE).max(now));
+        self.due.get_or_insert(earliest);
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes what is due.
+    pub fn write(&mut self, beliefs: &Arc<Beliefs>, regions: &Regions, now: Instant) {
+        if regions.is_moving() && self.last.is_none_or(|last| now >= last + RAMPS) {
+            self.changed(now);
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.last = Some(now);
+            let (keeper, beliefs, ramps) = (Arc::clone(&self.keeper), Arc::clone(beliefs), regions.ramps());
+            spawn_blocking(move || keeper.save_verdicts(Arc::new(gather(&beliefs, ramps))));
+        }
+    }
+
+    /// Hands everything over before the end; the keeper writes it while it is dropped.
+    pub fn write_now(&self, beliefs: &Beliefs, regions: &Regions) {
+        self.keeper.save_verdicts(Arc::new(gather(beliefs, regions.ramps())));
+    }
+}
+
+fn gather(beliefs: &Beliefs, ramps: Vec<crate::state::verdicts::Ramp>) -> Remembered {
+    Remembered { verdicts: beliefs.iter().filter_map(|(target, belief)| Saved::of(target, belief)).collect(), ramps }
+}

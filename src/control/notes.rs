@@ -1,0 +1,226 @@
+//! What the control loop tells the journal and the log of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tracing::{info, warn};
+
+use super::regions::{At, Flip, Step};
+use crate::config::settings::Family;
+use crate::health::Verdict;
+use crate::health::alarm::Alarm;
+use crate::journal::{Effect, Journal, Kind, Note};
+use crate::orders::{Action, Order, Subject};
+use crate::snapshot::effect::between;
+use crate::snapshot::standing::{Mode, Share, Standing};
+use crate::snapshot::{Snapshot, TargetId};
+
+/// What a change from one snapshot to the next was about.
+pub struct Notes<'a> {
+    pub journal: &'a Journal,
+    pub before: &'a Snapshot,
+    pub after: &'a Snapshot,
+    pub at: Timestamp,
+}
+
+impl Notes<'_> {
+    /// A verdict that is another than before. A server that is up as it was taken to be is no news.
+    pub fn verdict(&self, id: TargetId, verdict: Verdict, cause: &str) {
+        let was = if self.before.is_kin(self.after) { self.before.verdict(id) } else { Verdict::Unknown };
+        if was.is_up() == verdict.is_up() {
+            return;
+        }
+        let kind = if verdict.is_up() { Kind::ServerUp } else { Kind::ServerDown };
+        let mut note = Note::new(kind, cause);
+        if let Some(&(zone, region)) = self.after.users(id).first() {
+            let (fleet, _) = self.after.fleet(zone);
+            let members = Family::BOTH.into_iter().flat_map(|family| fleet.members(region, family));
+            note.server = members.into_iter().find(|member| member.target == Some(id)).map(|member| member.address);
+            note = self.about((zone, region), note);
+        }
+        self.journal.note(self.at, note);
+    }
+
+    /// Regions that came or went as a whole, with what that does to the answers.
+    pub fn flips(&self, flips: &[Flip]) {
+        // Both families of a region in one note.
+        let mut by_region: BTreeMap<(At, bool), Vec<Family>> = BTreeMap::new();
+        for flip in flips {
+            by_region.entry((flip.at, flip.up)).or_default().push(flip.family);
+        }
+        let mut effects: BTreeMap<u32, Effect> = BTreeMap::new();
+        for ((at, up), families) in by_region {
+            let effect = effects.entry(at.0).or_insert_with(|| self.effect(at.0)).clone();
+            let causes: Vec<String> = families.iter().map(|family| self.count(at, *family)).collect();
+            let cause = causes.join("; ");
+            let (zone, region) = self.names(at);
+            let moved = format!("{:.1} %", effect.moved * 100.0);
+            match up {
+                true => info!(%zone, %region, moved, "region up: {cause}"),
+                false => warn!(%zone, %region, moved, "region down: {cause}"),
+            }
+            let kind = if up { Kind::RegionUp } else { Kind::RegionDown };
+            let note = Note { effect: Some(effect), ..Note::new(kind, cause) };
+            self.journal.note(self.at, self.about(at, note));
+        }
+    }
+
+    /// Ramps and drains that began or came to their end.
+    pub fn steps(&self, steps: &[Step]) {
+        for &Step { at, from, to } in steps {
+            let share = self.after.standing(at.0, at.1).share.part() * 100.0;
+            let (kind, cause) = match (from, to) {
+                (Mode::Ramping, Mode::Frozen) => {
+                    (Kind::RampFrozen, format!("takes {share:.0} % until it is well again"))
+                }
+                (Mode::Frozen, Mode::Ramping) => (Kind::RampStarted, format!("well again, takes {share:.0} %")),
+                (_, Mode::Ramping | Mode::Frozen) => (Kind::RampStarted, format!("takes {share:.0} % at first")),
+                (Mode::Ramping | Mode::Frozen, Mode::Steady) => (Kind::RampDone, "takes all of its share".to_owned()),
+                (_, Mode::Drained) => (Kind::Drained, "takes nobody while another region is up".to_owned()),
+                // The order itself was noted.
+                (_, Mode::Draining | Mode::Steady) => continue,
+            };
+            let (zone, region) = self.names(at);
+            info!(%zone, %region, "{}: {cause}", word(kind));
+            self.journal.note(self.at, self.about(at, Note::new(kind, cause)));
+        }
+    }
+
+    /// An order that was given, began, ended, was lifted or refused.
+    pub fn order(&self, kind: Kind, order: &Order, author: &str, why: Option<&str>) {
+        let mut cause = format!("order {}: {}", order.id, describe(order));
+        if let Some(why) = why {
+            cause.push_str(": ");
+            cause.push_str(why);
+        }
+        info!(author, "{}: {cause}", word(kind));
+        let mut note = Note { zone: order.zone.clone(), author: Some(author.to_owned()), ..Note::new(kind, cause) };
+        match &order.subject {
+            Subject::Region(region) => note.region = Some(Arc::clone(region)),
+            Subject::Server(address) => note.server = Some(*address),
+        }
+        note.effect = match kind {
+            // It changes nothing, or another order took its place and its effect.
+            Kind::OrderRefused => None,
+            _ if why.is_some() => None,
+            _ => self.effect_of(order, kind),
+        };
+        self.journal.note(self.at, note);
+    }
+
+    /// What an order does in the end: of a drain, or the end of one, once all of the share has moved.
+    fn effect_of(&self, order: &Order, kind: Kind) -> Option<Effect> {
+        let mut effects: Vec<Effect> = vec![];
+        for zone in (0..self.after.zones().len() as u32).filter(|zone| self.concerns(order, *zone)) {
+            let effect = match (&order.subject, order.action) {
+                (Subject::Region(name), Action::Drain { .. }) => {
+                    let regions = &self.after.zones()[zone as usize].zone.regions;
+                    let Some(region) = regions.iter().position(|region| region.name == *name) else { continue };
+                    let begins = matches!(kind, Kind::OrderGiven | Kind::OrderBegan);
+                    let share = if begins { Share::NONE } else { Share::FULL };
+                    let standing = Standing { share, ..self.before.standing(zone, region as u8).clone() };
+                    let goal = self.before.with_standings([(zone, region as u8, standing)]);
+                    self.effect_between(self.before, &goal, zone)
+                }
+                _ => self.effect(zone),
+            };
+            effects.push(effect);
+        }
+        effects.into_iter().filter(|effect| effect.moved > 0.0).reduce(|all, one| Effect {
+            moved: all.moved.max(one.moved),
+            shares: all.shares.into_iter().chain(one.shares).collect(),
+        })
+    }
+
+    fn concerns(&self, order: &Order, zone: u32) -> bool {
+        let zone = &self.after.zones()[zone as usize].zone;
+        order.zone.as_deref().is_none_or(|name| *name == *zone.label())
+            && zone.regions.iter().any(|region| match &order.subject {
+                Subject::Region(name) => region.name == *name,
+                Subject::Server(address) => region
+                    .servers
+                    .iter()
+                    .any(|server| Family::BOTH.into_iter().any(|family| server.address(family) == Some(*address))),
+            })
+    }
+
+    fn effect(&self, zone: u32) -> Effect {
+        self.effect_between(self.before, self.after, zone)
+    }
+
+    fn effect_between(&self, before: &Snapshot, after: &Snapshot, zone: u32) -> Effect {
+        if !before.is_kin(after) {
+            return Effect::default();
+        }
+        let label = self.after.zones()[zone as usize].zone.label();
+        let regions = &self.after.zones()[zone as usize].zone.regions;
+        let effect = between(before, after, zone);
+        let shares = effect.shares.into_iter();
+        let shares = shares.map(|(region, parts)| (format!("{} of {label}", regions[usize::from(region)].name), parts));
+        Effect { moved: effect.moved, shares: shares.collect() }
+    }
+
+    /// How many servers of a region are up: `A: 1 of 3 servers up, 2 needed`.
+    fn count(&self, (zone, region): At, family: Family) -> String {
+        let (fleet, state) = self.after.fleet(zone);
+        let members = fleet.members(region, family);
+        let verdicts = self.after.verdicts();
+        let up = members.iter().filter(|member| state.is_up(usize::from(region), family, member, verdicts)).count();
+        let rtype = if family == Family::V4 { "A" } else { "AAAA" };
+        let forced = match self.after.standing(zone, region).forced {
+            Some(_) => ", forced by the operator",
+            None => "",
+        };
+        format!("{rtype}: {up} of {} servers up, {} needed{forced}", members.len(), fleet.min_up(region, family))
+    }
+
+    fn names(&self, (zone, region): At) -> (Arc<str>, Arc<str>) {
+        let zone = &self.after.zones()[zone as usize].zone;
+        (zone.label(), Arc::clone(&zone.regions[usize::from(region)].name))
+    }
+
+    fn about(&self, at: At, note: Note) -> Note {
+        let (zone, region) = self.names(at);
+        Note { zone: Some(zone), region: Some(region), ..note }
+    }
+}
+
+/// Notes alarms of the prober, until it is gone.
+pub async fn alarms(mut alarms: broadcast::Receiver<Alarm>, journal: Journal) {
+    loop {
+        let cause = match alarms.recv().await {
+            Ok(alarm) => alarm.to_string(),
+            Err(RecvError::Lagged(lost)) => format!("{lost} alarms more than could be noted"),
+            Err(RecvError::Closed) => return,
+        };
+        journal.note(Timestamp::now(), Note::new(Kind::Alarm, cause));
+    }
+}
+
+/// `drain of eu-west over 120s until 2026-11-22T18:00:00Z, anyway (kernel update)`.
+fn describe(order: &Order) -> String {
+    let over = match order.action {
+        Action::Drain { over } => format!(" over {}s", over.as_secs()),
+        Action::ForceUp | Action::ForceDown => String::new(),
+    };
+    let until = order.until.map(|until| format!(" until {until}")).unwrap_or_default();
+    let anyway = if order.anyway { ", anyway" } else { "" };
+    format!("{}{over}{until}{anyway} ({})", order.deed(), order.reason)
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::RampStarted => "region comes back",
+        Kind::RampDone => "region is back",
+        Kind::RampFrozen => "region's return waits",
+        Kind::Drained => "region is drained",
+        Kind::OrderGiven => "order given",
+        Kind::OrderBegan => "order began",
+        Kind::OrderExpired => "order ended",
+        Kind::OrderLifted => "order lifted",
+        Kind::OrderRefused => "order refused",
+        _ => "event",
+    }
+}

@@ -1,0 +1,111 @@
+//! Doubts that come from outside: who hears of trouble before the probes do makes them look at once.
+//!
+//! A [`Doubter`] is held by other tasks. Doubting takes no lock and waits for nobody; of several doubts that a target's
+//! task has not seen yet, the newest stands. What raised a doubt can also clear it, and a server can say itself that it
+//! takes nobody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
+
+use super::Target;
+use super::stats::TargetStats;
+
+/// Probes that shall tell whether a target is silent; see [`super::tracker::Tracker::doubt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// So many failing are enough; 0 is taken for 1.
+    pub confirmations: u32,
+    /// Of each of these probes, whatever the check says.
+    pub timeout: Duration,
+}
+
+/// What a target's task is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Doubt(Doubt),
+    Cleared,
+}
+
+/// Hands doubts to the tasks that probe. Cheap to clone; follows changes of the targets.
+#[derive(Clone, Debug, Default)]
+pub struct Doubter(Arc<ArcSwap<Lines>>);
+
+/// Where each target's doubts go, and its figures.
+pub(super) type Lines = HashMap<Arc<Target>, (Arc<Doubts>, Arc<TargetStats>)>;
+
+impl Doubter {
+    /// False when the target is not probed. Nothing comes of it while the target is down or in doubt already.
+    pub fn doubt(&self, target: &Target, doubt: Doubt) -> bool {
+        let all = self.0.load();
+        let Some((doubts, _)) = all.get(target) else { return false };
+        doubts.raise(News::Doubt(doubt));
+        true
+    }
+
+    /// The reason of the last doubt is gone; see [`super::tracker::Tracker::clear_doubt`]. False when the target is not
+    /// probed.
+    pub fn clear(&self, target: &Target) -> bool {
+        let all = self.0.load();
+        let Some((doubts, _)) = all.get(target) else { return false };
+        doubts.raise(News::Cleared);
+        true
+    }
+
+    /// Whether the server itself says that it is not ready. While it does, each answer of the target counts as a hard
+    /// failure; the first word of it is followed by a probe at once, and that one is enough. False when the target is
+    /// not probed.
+    pub fn set_not_ready(&self, target: &Target, not_ready: bool) -> bool {
+        let all = self.0.load();
+        let Some((doubts, _)) = all.get(target) else { return false };
+        let before = doubts.not_ready.swap(not_ready, Ordering::AcqRel);
+        if not_ready && !before {
+            doubts.raise(News::Doubt(Doubt { confirmations: 1, timeout: target.check.timeout }));
+        }
+        true
+    }
+
+    /// Within what 99 of 100 good answers of the target came, as far as its figures tell. `None` before the first, and
+    /// for a target that is not probed.
+    pub fn rtt_p99(&self, target: &Target) -> Option<Duration> {
+        self.0.load().get(target)?.1.rtt_p99()
+    }
+
+    pub(super) fn publish(&self, targets: Lines) {
+        self.0.store(Arc::new(targets));
+    }
+}
+
+/// The doubt that waits for one target's task.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    newest: ArcSwapOption<News>,
+    news: Notify,
+    not_ready: AtomicBool,
+}
+
+impl Doubts {
+    /// Whether the server says so of itself.
+    pub(super) fn is_not_ready(&self) -> bool {
+        self.not_ready.load(Ordering::Acquire)
+    }
+
+    fn raise(&self, news: News) {
+        self.newest.store(Some(Arc::new(news)));
+        self.news.notify_one();
+    }
+
+    /// Waits for news and takes them; loses none when dropped.
+    pub(super) async fn next(&self) -> News {
+        loop {
+            if let Some(news) = self.newest.swap(None) {
+                return *news;
+            }
+            self.news.notified().await;
+        }
+    }
+}

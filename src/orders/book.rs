@@ -1,0 +1,298 @@
+//! The book of orders: those in force, and those to come.
+//!
+//! ```text
+//!          give ──► to come ──(its time, and the guard agrees)──► in force ──(its end, or lifted)──► gone
+//!            └──────────────(without a later beginning)──────────────▲
+//! ```
+//!
+//! An order that is given takes the place of those of the same kind (drain, or force) about the same subject in the same
+//! zone: an immediate one of those in force, one to come of those to come at an overlapping time. Orders of different
+//! zones, or of one and of every zone, stand beside each other: the latest force holds, and the least share of all
+//! drains.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::bounds::{self, MOST_ORDERS, Window};
+use super::guard::{self, Facts};
+use super::saved::Written;
+use super::{Action, Draft, Lift, Order, Refusal, Subject, Words};
+use crate::config::nearest;
+use crate::status::OrderStatus;
+
+/// Orders in force and to come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
+pub struct Book {
+    pub(super) next: u64,
+    /// By id.
+    pub(super) kept: Vec<Kept>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub order: Order,
+    /// When it really came into force: for one that was to begin while the node was down, that is later than its time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub begun: Option<Timestamp>,
+    /// Of a drain: the share that was left when it began; below 1 where it took the place of another drain.
+    pub start: f64,
+}
+
+/// An order that was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    pub order: Order,
+    /// Those whose place it took; they are gone.
+    pub replaced: Vec<Order>,
+}
+
+/// What time did to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Began,
+    /// It is gone. It may never have begun, when its whole time went by while the node was down.
+    Ended,
+    /// Its time came, but it would have left too little: it is gone. The text holds the figures.
+    Refused(String),
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book { next: 1, kept: vec![] }
+    }
+}
+
+impl Book {
+    /// Takes an order. Refused, nothing changes.
+    ///
+    /// The guard takes an immediate order by what the probes say now; of one to come it counts only what other orders
+    /// will hold at its beginning, and asks again when that is there ([`Book::expire`]).
+    pub fn give(&mut self, draft: Draft, facts: &Facts, now: Timestamp) -> Result<Given, Refusal> {
+        let window = bounds::check(&draft, now)?;
+        let zone = draft.zone.as_deref().map(bounds::zone_name);
+        let order = Order {
+            id: self.next,
+            subject: draft.subject,
+            zone,
+            action: draft.action,
+            given: now,
+            from: window.from,
+            until: window.until,
+            reason: draft.reason,
+            author: draft.author,
+            anyway: draft.anyway,
+        };
+        known(&order, facts)?;
+        let (replaced, staying): (Vec<Kept>, Vec<Kept>) =
+            self.kept.iter().cloned().partition(|kept| kept.gives_way_to(&order, &window));
+        if staying.len() >= MOST_ORDERS {
+            return Err(Refusal::Unknown(format!(
+                "{MOST_ORDERS} orders are in force or to come, as many as are kept: lift some first"
+            )));
+        }
+        let holds = |kept: &&Kept| kept.holds_at(&window, now);
+        let before = Words::of(self.kept.iter().filter(holds).map(|kept| (&kept.order, 0.0)));
+        let after = Words::of(staying.iter().filter(holds).map(|kept| &kept.order).chain([&order]).map(|o| (o, 0.0)));
+        guard::check(facts, &order, &before, &after, window.to_come).map_err(Refusal::TooLittle)?;
+
+        let start = replaced.iter().filter_map(|kept| kept.left(now)).fold(1.0, f64::min);
+        self.next = self.next.saturating_add(1);
+        self.kept = staying;
+        self.kept.push(Kept { order: order.clone(), begun: (!window.to_come).then_some(now), start });
+        Ok(Given { order, replaced: replaced.into_iter().map(|kept| kept.order).collect() })
+    }
+
+    /// Ends orders before their time; gives those that are gone, at least one.
+    pub fn lift(&mut self, what: &Lift) -> Result<Vec<Order>, Refusal> {
+        let ids = match what {
+            Lift::Id(id) if self.kept.iter().any(|kept| kept.order.id == *id) => BTreeSet::from([*id]),
+            Lift::Id(id) => return Err(Refusal::Unknown(format!("no order {id} is in force or to come"))),
+            Lift::Drains { subject, zone } => self.about(subject, zone.as_deref(), true)?,
+            Lift::Forces { subject, zone } => self.about(subject, zone.as_deref(), false)?,
+        };
+        let (gone, staying) = std::mem::take(&mut self.kept).into_iter().partition(|kept| ids.contains(&kept.order.id));
+        self.kept = staying;
+        let gone: Vec<Kept> = gone;
+        Ok(gone.into_iter().map(|kept| kept.order).collect())
+    }
+
+    /// Ends what has come to its end, then begins what has come to its beginning. To be called when [`Book::due`] is
+    /// there, and once after a start. The guard judges each beginning, unless it was given `anyway`.
+    pub fn expire(&mut self, facts: &Facts, now: Timestamp) -> Vec<(Order, Turn)> {
+        let mut turns = vec![];
+        self.kept.retain(|kept| {
+            let over = kept.order.until.is_some_and(|until| until <= now);
+            if over {
+                turns.push((kept.order.clone(), Turn::Ended));
+            }
+            !over
+        });
+        let ripe = self.kept.iter().filter(|kept| kept.begun.is_none() && kept.order.from <= now);
+        let ripe: BTreeSet<(Timestamp, u64)> = ripe.map(|kept| (kept.order.from, kept.order.id)).collect();
+        for (_, id) in ripe {
+            let Some(position) = self.kept.iter().position(|kept| kept.order.id == id) else { continue };
+            let order = self.kept[position].order.clone();
+            let before = self.words(now);
+            let in_force = self.kept.iter().filter(|kept| kept.begun.is_some()).map(|kept| &kept.order);
+            let after = Words::of(in_force.chain([&order]).map(|order| (order, 0.0)));
+            match guard::check(facts, &order, &before, &after, false) {
+                Ok(()) => {
+                    self.kept[position].begun = Some(now);
+                    turns.push((order, Turn::Began));
+                }
+                Err(text) => {
+                    self.kept.remove(position);
+                    turns.push((order, Turn::Refused(text)));
+                }
+            }
+        }
+        turns
+    }
+
+    /// When [`Book::expire`] has something to do next; may be past.
+    pub fn due(&self) -> Option<Timestamp> {
+        let ends = self.kept.iter().filter_map(|kept| kept.order.until);
+        let beginnings = self.kept.iter().filter(|kept| kept.begun.is_none()).map(|kept| kept.order.from);
+        ends.chain(beginnings).min()
+    }
+
+    /// Whether a drain has not come to nothing yet, so that the words of a moment later are others.
+    pub fn in_motion(&self, now: Timestamp) -> bool {
+        self.in_force(now).any(|kept| kept.left(now).is_some_and(|left| left > 0.0))
+    }
+
+    /// What holds now.
+    pub fn words(&self, now: Timestamp) -> Words<'_> {
+        Words::of(self.in_force(now).map(|kept| (&kept.order, kept.left(now).unwrap_or(1.0))))
+    }
+
+    /// In force and to come, by id.
+    pub fn list(&self) -> Vec<Order> {
+        self.kept.iter().map(|kept| kept.order.clone()).collect()
+    }
+
+    /// The same for people and the API.
+    pub fn status(&self, now: Timestamp) -> Vec<OrderStatus> {
+        self.kept.iter().map(|kept| kept.status(now)).collect()
+    }
+
+    fn in_force(&self, now: Timestamp) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().filter(move |kept| kept.begun.is_some() && kept.order.until.is_none_or(|until| now < until))
+    }
+
+    /// The orders of a kind about a subject that a lift ends.
+    fn about(&self, subject: &Subject, zone: Option<&str>, drains: bool) -> Result<BTreeSet<u64>, Refusal> {
+        let zone = zone.map(bounds::zone_name);
+        let of_kind = |kept: &&Kept| {
+            kept.order.subject == *subject && matches!(kept.order.action, Action::Drain { .. }) == drains
+        };
+        let there = |kept: &&Kept| zone.is_none() || kept.order.zone == zone;
+        let (begun, to_come): (Vec<&Kept>, Vec<&Kept>) =
+            self.kept.iter().filter(of_kind).filter(there).partition(|kept| kept.begun.is_some());
+        let which = if begun.is_empty() { to_come } else { begun };
+        if which.is_empty() {
+            let kind = if drains { "drained" } else { "forced" };
+            let elsewhere = self.kept.iter().find(of_kind);
+            let text = match (&zone, elsewhere) {
+                (Some(zone), Some(kept)) => {
+                    let place = kept.order.zone.as_deref().unwrap_or("every zone");
+                    let id = kept.order.id;
+                    format!("{subject} is not {kind} in {zone} alone; order {id} is about {place}: lift that")
+                }
+                _ => format!("{subject} is not {kind}, and is not to be"),
+            };
+            return Err(Refusal::Unknown(text));
+        }
+        Ok(which.into_iter().map(|kept| kept.order.id).collect())
+    }
+}
+
+impl Kept {
+    fn gives_way_to(&self, order: &Order, window: &Window) -> bool {
+        let old = &self.order;
+        old.subject == order.subject
+            && old.zone == order.zone
+            && old.action.same_kind(order.action)
+            && self.begun.is_none() == window.to_come
+            && window.overlaps(old.from, old.until)
+    }
+
+    /// Whether it holds when the window begins.
+    fn holds_at(&self, window: &Window, now: Timestamp) -> bool {
+        let begins = if window.to_come { self.order.from <= window.from } else { self.begun.is_some() };
+        begins && self.order.until.is_none_or(|until| window.from.max(now) < until)
+    }
+
+    /// Of a drain that has begun: the share that is left.
+    fn left(&self, now: Timestamp) -> Option<f64> {
+        let Action::Drain { over } = self.order.action else { return None };
+        let gone = now.duration_since(self.begun?).as_secs_f64();
+        if over.is_zero() {
+            return Some(0.0);
+        }
+        Some(self.start * (1.0 - (gone / over.as_secs_f64()).clamp(0.0, 1.0)))
+    }
+
+    fn status(&self, now: Timestamp) -> OrderStatus {
+        let order = &self.order;
+        let left = self.left(now);
+        let state = match (self.begun, left) {
+            (None, _) => "to come",
+            (Some(_), Some(left)) if left > 0.0 => "draining",
+            (Some(_), _) => "in force",
+        };
+        OrderStatus {
+            id: order.id,
+            action: order.action.word().to_owned(),
+            subject: order.subject.to_string(),
+            zone: order.zone.as_deref().map(str::to_owned),
+            state: state.to_owned(),
+            from: seconds(order.from),
+            until: order.until.map(seconds),
+            over_s: match order.action {
+                Action::Drain { over } => Some(over.as_secs_f64()),
+                Action::ForceUp | Action::ForceDown => None,
+            },
+            reason: order.reason.clone(),
+            author: order.author.clone(),
+            left,
+        }
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+/// Whether there is what the order is about.
+fn known(order: &Order, facts: &Facts) -> Result<(), Refusal> {
+    let zones = || facts.zones.iter().filter(|zone| order.zone.as_ref().is_none_or(|only| *only == zone.name));
+    if let Some(zone) = &order.zone
+        && zones().next().is_none()
+    {
+        let meant = nearest(zone, facts.zones.iter().map(|zone| &*zone.name));
+        return Err(unknown(format!("no zone {zone} is served here"), meant));
+    }
+    if zones().any(|zone| zone.has(&order.subject)) {
+        return Ok(());
+    }
+    let place = order.zone.as_ref().map_or_else(|| "no zone".to_owned(), |zone| format!("{zone} does not"));
+    let has = if order.zone.is_some() { "have" } else { "has" };
+    Err(match &order.subject {
+        Subject::Region(name) => {
+            let names = zones().flat_map(|zone| &zone.regions).map(|region| &*region.name);
+            unknown(format!("{place} {has} a region {name}"), nearest(name, names))
+        }
+        Subject::Server(address) => unknown(format!("{place} {has} a server {address}"), None),
+    })
+}
+
+fn unknown(what: String, meant: Option<&str>) -> Refusal {
+    Refusal::Unknown(match meant {
+        Some(meant) => format!("{what}; did you mean {meant}?"),
+        None => what,
+    })
+}

@@ -1,0 +1,91 @@
+//! What is kept of verdicts and ramps over a restart.
+//!
+//! Only what was found out is kept: a server that was not heard of is not in it. What comes back is old news, to be
+//! believed until the first probe says better.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::config::settings::Check;
+use crate::health::{Target, Verdict};
+use crate::world::Belief;
+
+/// What `verdicts.json` holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remembered {
+    pub verdicts: Vec<Saved>,
+    pub ramps: Vec<Ramp>,
+}
+
+/// What was believed of one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    pub address: SocketAddr,
+    /// [`check_digest`] of the check that it was probed by.
+    pub check: String,
+    pub up: bool,
+    pub cause: Arc<str>,
+    pub since: Timestamp,
+    /// Kept down until then at the earliest, because it went up and down too often.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub damped: Option<Timestamp>,
+}
+
+/// A region on its way back to its full share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// Lower case, without the final dot.
+    pub zone: Arc<str>,
+    pub region: Arc<str>,
+    /// How far it has come, in seconds.
+    pub progress_s: f64,
+    /// How long it takes in all.
+    pub of_s: f64,
+}
+
+impl Saved {
+    /// `None` when nothing is known of it.
+    pub fn of(target: &Target, belief: &Belief) -> Option<Saved> {
+        let up = match belief.verdict {
+            Verdict::Unknown => return None,
+            Verdict::Up => true,
+            Verdict::Down | Verdict::Damped => false,
+        };
+        Some(Saved {
+            address: target.address,
+            check: check_digest(&target.check),
+            up,
+            cause: Arc::clone(&belief.cause),
+            // A clock far outside of what a time can be is no reason to forget the verdict.
+            since: Timestamp::try_from(belief.since).unwrap_or(Timestamp::UNIX_EPOCH),
+            damped: belief.damped.and_then(|until| Timestamp::try_from(until).ok()),
+        })
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        if self.up { Verdict::Up } else { Verdict::Down }
+    }
+
+    /// To be believed until it is confirmed.
+    pub fn belief(&self) -> Belief {
+        Belief {
+            stale: true,
+            damped: self.damped.map(Into::into),
+            ..Belief::new(self.verdict(), Arc::clone(&self.cause), self.since.into())
+        }
+    }
+}
+
+/// Tells one check of an address from another: the first half of the SHA-256 of all its settings, in hex. Another version
+/// of the program may see the same check otherwise; then the verdict is found out anew.
+pub fn check_digest(check: &Check) -> String {
+    HEXLOWER.encode(&digest(&SHA256, format!("{check:?}").as_bytes()).as_ref()[..16])
+}
