@@ -3,8 +3,9 @@
 //! ```text
 //! zones/*.toml, meridian.toml ─┐
 //! geoip/*.mmdb ── atlas ───────┤
-//! probes ──────────────────────┼─► World (one owner) ─► compile ─► Snapshot ─► respond(snapshot, query, client)
-//! admin commands, file changes ┘     control loop       pure      immutable     pure: no I/O, no lock, no clock
+//! probes, heartbeats ── judge ─┼─► World (one owner) ─► compile ─► Snapshot ─► respond(snapshot, query, client)
+//! orders, file changes, time ──┘     control loop       pure      immutable     pure: no I/O, no lock, no clock
+//!                                         └─► journal, state directory
 //! ```
 //!
 //! One module, one idea, in the order of that flow:
