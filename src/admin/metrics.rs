@@ -152,8 +152,7 @@ impl Sources {
         // The label values outlive the family that borrows them.
         let (mut serials, mut regions, mut servers, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (z, served) in snapshot.zones().iter().enumerate() {
-            let zone = served.zone.name.to_lowercase().to_ascii();
-            let zone = zone.trim_end_matches('.').to_owned();
+            let zone = served.zone.label().to_string();
             let (fleet, state) = snapshot.fleet(z as u32);
             for (r, region) in served.zone.regions.iter().enumerate() {
                 let labels = vec![("zone", zone.clone()), ("region", region.name.to_string())];

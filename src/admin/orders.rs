@@ -197,8 +197,8 @@ fn left<'a>(order: &Order, snapshot: &Snapshot, standing: impl Fn(u32, u8) -> &'
     let Subject::Region(name) = &order.subject else { return None };
     let mut most: Option<f64> = None;
     for (z, served) in snapshot.zones().iter().enumerate() {
-        let here = super::status::zone_name(&served.zone);
-        if order.zone.as_deref().is_some_and(|zone| zone != here) {
+        let here = served.zone.label();
+        if order.zone.as_deref().is_some_and(|zone| *zone != *here) {
             continue;
         }
         for (r, _) in served.zone.regions.iter().enumerate().filter(|(_, region)| region.name == *name) {

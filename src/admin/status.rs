@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::rates::Recent;
 use super::{Admin, orders, view};
-use crate::config::settings::{Family, Region, Server, Zone};
+use crate::config::settings::{Family, Region, Server};
 use crate::health::stats::{Stats, TargetStats};
 use crate::health::{Target, Verdict};
 use crate::snapshot::standing::{Forced, Standing};
@@ -59,11 +59,6 @@ pub async fn status(State(admin): State<Admin>) -> Response {
     Json(facts.status()).into_response()
 }
 
-/// As labels and orders have zones: lower case, without the final dot.
-pub fn zone_name(zone: &Zone) -> String {
-    zone.name.to_lowercase().to_ascii().trim_end_matches('.').to_owned()
-}
-
 /// What lies outside of what can be told (it begins in the year -9999) is taken for the epoch.
 pub fn timestamp(at: SystemTime) -> Timestamp {
     Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH)
@@ -93,7 +88,7 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
     }
 
     fn zone(&self, z: u32, served: &Served, stats: &HashMap<&Target, &TargetStats>) -> ZoneStatus {
-        let name = zone_name(&served.zone);
+        let name = served.zone.label();
         let of_zone = |(of, rate): (&(_, _), &f64)| -> Option<f64> {
             let (zone, _): &(std::sync::Arc<str>, std::sync::Arc<str>) = of;
             (**zone == *name).then_some(*rate)
@@ -105,7 +100,7 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             qps: self.recent.by_zone.get(&*name).copied().unwrap_or(0.0),
             serial: served.serial,
             regions,
-            name,
+            name: name.to_string(),
         }
     }
 

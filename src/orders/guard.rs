@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Action, Order, Subject, Words, bounds};
+use super::{Action, Order, Subject, Words};
 use crate::config::settings::{Family, Zone};
 use crate::snapshot::standing::Forced;
 
@@ -76,7 +76,7 @@ impl ZoneFacts {
             .iter()
             .map(|stream| StreamFacts { label: Arc::clone(&stream.label), regions: stream.steering.regions.clone() });
         ZoneFacts {
-            name: bounds::zone_name(&zone.name.to_ascii()),
+            name: zone.label(),
             min_regions: zone.min_regions,
             regions: regions.collect(),
             streams: streams.collect(),

@@ -58,8 +58,7 @@ impl Counters {
     /// For the zones of a snapshot, with a UDP shard for each CPU that this process may use.
     pub fn of<'a>(zones: impl Iterator<Item = &'a Zone>) -> Counters {
         let labels = zones.map(|zone| Labels {
-            // Without the final dot, in lower case: one label value, however the file is written.
-            zone: zone.name.to_lowercase().to_ascii().trim_end_matches('.').into(),
+            zone: zone.label(),
             regions: zone.regions.iter().map(|region| region.name.clone()).collect(),
         });
         Counters::new(available_parallelism().map_or(1, usize::from), labels.collect())
