@@ -60,16 +60,16 @@ fn a_private_ca_that_was_broken_and_is_mended_is_noticed() {
     files.put("private/ca.pem", &good);
     let node = files.serve();
     files.put("private/ca.pem", "-----BEGIN CERTIFICATE-----\nhalf");
-    node.wait_for_metric(REFUSED, 1.0);
+    node.wait_for_count(REFUSED, 1.0);
     files.put("private/ca.pem", &good);
-    node.wait_for_metric(DONE, 1.0);
+    node.wait_for_count(DONE, 1.0);
     // The same where the file that names it cannot be read at all meanwhile.
     files.put("zones/stream.example.toml", "zone =");
-    node.wait_for_metric(REFUSED, 2.0);
+    node.wait_for_count(REFUSED, 2.0);
     files.put("private/ca.pem", format!("{good}\n"));
-    node.wait_for_metric(REFUSED, 3.0);
+    node.wait_for_count(REFUSED, 3.0);
     files.put("zones/stream.example.toml", check(with_london_at("192.0.2.22")));
-    node.wait_for_metric(DONE, 2.0);
+    node.wait_for_count(DONE, 2.0);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn sighup_reloads_without_any_change() {
     let node = files.serve();
     assert_eq!(node.metric(DONE), Some(0.0));
     node.signal("HUP");
-    node.wait_for_metric(DONE, 1.0);
+    node.wait_for_count(DONE, 1.0);
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
 }
 
@@ -107,7 +107,7 @@ fn a_broken_file_is_refused_with_its_place_and_the_old_answers_serve_on() {
         "zones/stream.example.toml",
         with_london_at("192.0.2.22").replace("near = \"London\"", "nere = \"London\""),
     );
-    node.wait_for_metric(REFUSED, 1.0);
+    node.wait_for_count(REFUSED, 1.0);
     node.wait_for_log("reload refused; what was loaded before serves on");
     let fault = node.wait_for_log("unknown key `nere` in [region.eu]");
     assert_eq!((&fault["level"], &fault["at"]), (&json!("ERROR"), &json!("zones/stream.example.toml:10:1")));
@@ -115,7 +115,7 @@ fn a_broken_file_is_refused_with_its_place_and_the_old_answers_serve_on() {
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
     // One bad file holds back the good ones too.
     files.put("zones/other.toml", "zone = \"other.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n");
-    node.wait_for_metric(REFUSED, 2.0);
+    node.wait_for_count(REFUSED, 2.0);
     assert!(node.dig_all("other.example", &["SOA"]).contains("status: REFUSED"));
     files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
     node.wait_for_answer(LONDON, "192.0.2.22");
@@ -127,10 +127,10 @@ fn a_zone_directory_emptied_or_gone_is_refused_until_it_is_back() {
     let files = Files::new(ZONE);
     let node = files.serve();
     fs::remove_file(files.path("zones/stream.example.toml")).unwrap();
-    node.wait_for_metric(REFUSED, 1.0);
+    node.wait_for_count(REFUSED, 1.0);
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
     fs::remove_dir(files.path("zones")).unwrap();
-    node.wait_for_metric(REFUSED, 2.0);
+    node.wait_for_count(REFUSED, 2.0);
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
     fs::create_dir(files.path("zones")).unwrap();
     files.put("zones/stream.example.toml", with_london_at("192.0.2.22"));
@@ -161,7 +161,7 @@ fn a_replaced_database_is_taken_while_serving_and_a_half_written_one_is_not() {
     assert_eq!(node.dig("live.stream.example", "203.0.113.0/24"), "192.0.2.11");
     let moved = database("203.0.113.0/24", 51.5, -0.1);
     files.put("geoip/own.mmdb", &moved[..moved.len() / 2]);
-    node.wait_for_metric(REFUSED, 1.0);
+    node.wait_for_count(REFUSED, 1.0);
     assert_eq!(node.dig("live.stream.example", "203.0.113.0/24"), "192.0.2.11");
     files.put("geoip/own.mmdb", &moved);
     node.wait_for_answer("203.0.113.0/24", "192.0.2.21");
@@ -312,7 +312,7 @@ fn killing_an_origin_moves_its_viewers_and_reviving_it_brings_them_back() {
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     // A reload in between must not forget what is known.
     node.signal("HUP");
-    node.wait_for_metric(DONE, 1.0);
+    node.wait_for_count(DONE, 1.0);
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.11");
     runtime.block_on(origins[0].kill());
     node.wait_for_metric(r#"meridian_region_up{zone="stream.example",region="us",type="A"}"#, 0.0);
@@ -395,7 +395,7 @@ fn metrics_count_queries_answers_and_reloads() {
     assert!(status == 200 && text.ends_with("# EOF\n"));
     // Totals outlive the snapshot that they were counted on.
     node.signal("HUP");
-    node.wait_for_metric(DONE, 1.0);
+    node.wait_for_count(DONE, 1.0);
     assert_eq!(node.metric(r#"meridian_answers_total{zone="stream.example",region="eu"}"#), Some(3.0));
     assert_eq!(node.metric("meridian_snapshot_generation"), Some(2.0));
 }

@@ -675,7 +675,7 @@ proptest! {
             let closed = |name: &str, addresses: &[&str]| {
                 let word = words.region("stream.example", name);
                 let all_down = |a: &&str| words.server("stream.example", a.split(' ').map(ip)) == Some(Forced::Down);
-                word.left.is_some() || word.forced == Some(Forced::Down) || addresses.iter().all(|a| all_down(a))
+                word.left.is_some() || word.forced == Some(Forced::Down) || addresses.iter().all(all_down)
             };
             let closed = [
                 closed("eu-west", &["192.0.2.11 2001:db8:1::11", "192.0.2.12 2001:db8:1::12"]),

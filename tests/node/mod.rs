@@ -174,12 +174,20 @@ impl Node {
         Some(line.parse().unwrap())
     }
 
-    /// Waits for a counter to have come so far: a file that is seen half written is one reload more.
     pub fn wait_for_metric(&self, sample: &str, wanted: f64) {
+        self.wait_until(sample, wanted, |value| value == wanted);
+    }
+
+    /// Waits for a counter to have come so far: a file that is seen half written is one reload more.
+    pub fn wait_for_count(&self, sample: &str, wanted: f64) {
+        self.wait_until(sample, wanted, |value| value >= wanted);
+    }
+
+    fn wait_until(&self, sample: &str, wanted: f64, is_there: impl Fn(f64) -> bool) {
         let mut last = None;
         let reached = || {
             last = self.metric(sample);
-            last.is_some_and(|last| last >= wanted).then_some(())
+            last.is_some_and(&is_there).then_some(())
         };
         if poll(reached).is_none() {
             panic!("waited in vain until {sample} is {wanted}; it is {last:?}; the log:\n{}", self.log());
