@@ -35,16 +35,18 @@ use tracing::{debug, error, info, warn};
 
 use self::load::{Load, Loaded, Refused};
 use self::memory::Memory;
-use self::notes::Notes;
+use self::notes::{Deed, Job, Scribe};
 use self::orders::{Desk, Kept, News};
-use self::regions::{At, Regions, Step, Surroundings};
+use self::regions::{At, Condition, Flip, Regions, Step, Surroundings};
 use self::retired::Retired;
 use self::watch::Watcher;
 use crate::config::Diagnostic;
+use crate::config::settings::Family;
 use crate::health::beats::Beats;
 use crate::health::judge::{Group, Judge, Rules, Ruling, Vote};
+use crate::health::stats::RECENT;
 use crate::health::{self, Prober, Target, Verdict};
-use crate::journal::{Journal, Kind, Note};
+use crate::journal::{Kind, Note};
 use crate::orders::book::Turn;
 use crate::orders::guard::{Facts, ZoneFacts};
 use crate::orders::{Draft, Lift, Order, Refusal};
@@ -128,7 +130,7 @@ struct Control {
     events: mpsc::Receiver<Event>,
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
-    journal: Journal,
+    scribe: Scribe,
     judge: Judge,
     desk: Desk,
     regions: Regions,
@@ -171,7 +173,7 @@ impl Control {
             events,
             ledger,
             tally,
-            journal,
+            scribe: Scribe::start(journal),
         };
         control.judge.retain(judged(&snapshot), now);
         control.regions.replace(&snapshot);
@@ -183,8 +185,11 @@ impl Control {
         let after = if changes.is_empty() { None } else { Some(snapshot.with_verdicts(&changes)) };
         let everywhere = control.regions.all().collect();
         // Whatever was down stays down, and is no news.
-        control.turn_orders(Timestamp::now());
-        control.settle(&snapshot, after, &everywhere, now);
+        control.settle(after, &everywhere, now);
+        // Orders whose time came or went meanwhile are judged by what was known.
+        if control.turn_orders(Timestamp::now()) {
+            control.review(everywhere, now);
+        }
         control
     }
 
@@ -206,7 +211,8 @@ impl Control {
                 _ = sweep.tick(), if !self.retired.is_empty() => self.sweep(),
             }
         }
-        self.journal.note(Timestamp::now(), Note::new(Kind::Stopped, "told to stop"));
+        self.note(Kind::Stopped, "told to stop");
+        self.scribe.ended().await;
         self.memory.write_now(&self.world.beliefs(), &self.regions);
     }
 
@@ -255,64 +261,86 @@ impl Control {
             changes.push((id, verdict));
             told.push((id, server, target, verdict, cause));
         }
-        // A server that falls can take the floor from under the soft reasons of its whole zone.
-        for &(zone, _) in changes.iter().flat_map(|(id, _)| before.users(*id)) {
-            touched.extend((0..before.zones()[zone as usize].zone.regions.len()).map(|r| (zone, r as u8)));
-        }
         if touched.is_empty() && changes.is_empty() {
             return;
         }
         // Later verdicts of a target stand: with_verdicts takes them in order.
         let other = changes.iter().any(|(id, verdict)| before.verdict(*id) != *verdict);
-        let after = other.then(|| before.with_verdicts(&changes));
-        let (after, flips, steps) = self.settle(&before, after, &touched, now);
-        // Only now: answers come before words about them.
-        let notes = Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() };
-        for (id, server, target, verdict, cause) in &told {
-            tell(server, before.verdict(*id), &target.address, *verdict, cause);
-            notes.verdict(*id, *verdict, cause);
+        let mut after = other.then(|| before.with_verdicts(&changes));
+        touched.extend(changes.iter().flat_map(|(id, _)| before.users(*id)));
+        if let Some(after) = &after {
+            touched.extend(self.turned(&before, after, &changes));
         }
-        notes.flips(&flips);
-        notes.steps(&steps);
-        if !told.is_empty() || !steps.is_empty() {
+        // Losses need nothing more: viewers do not wait for what else follows.
+        if changes.iter().all(|(_, verdict)| !verdict.is_up())
+            && let Some(after) = after.take()
+        {
+            self.publish(after);
+        }
+        let (after, flips, steps) = self.settle(after, &touched, now);
+        // Only now: answers come before words about them.
+        let mut verdicts = Vec::with_capacity(told.len());
+        for (id, server, target, verdict, cause) in told {
+            tell(&server, before.verdict(id), &target.address, verdict, &cause);
+            verdicts.push((id, verdict, cause));
+        }
+        if !verdicts.is_empty() || !steps.is_empty() {
             self.memory.changed(now);
         }
+        self.scribe.note(Job { verdicts, flips, steps, ..Job::new(before, after) });
+    }
+
+    /// What time and orders make of regions.
+    fn review(&mut self, touched: BTreeSet<At>, now: Instant) {
+        self.rule(vec![], touched, now);
+    }
+
+    /// The regions that verdicts turned without being theirs: where soft reasons count or not now, and where streams need
+    /// what they are about.
+    fn turned(&self, before: &Snapshot, after: &Snapshot, changes: &[(TargetId, Verdict)]) -> BTreeSet<At> {
+        let zones: BTreeSet<u32> =
+            changes.iter().flat_map(|(id, _)| before.users(*id)).map(|(zone, _)| *zone).collect();
+        let zones = zones.into_iter().chain(before.zones_with_needs());
+        zones
+            .flat_map(|zone| {
+                let other = |family| before.usable(zone, family) ^ after.usable(zone, family);
+                let other = other(Family::V4) | other(Family::V6);
+                self.regions.of_zone(zone).filter(move |(_, region)| other >> region & 1 == 1)
+            })
+            .collect()
     }
 
     /// Brings the standings of regions in line with verdicts, orders and time, and publishes if anything is another.
-    /// `after`: the snapshot to publish, where it is not `before`.
+    /// `after`: the snapshot to publish, where it is not the one that is published.
     fn settle(
         &mut self,
-        before: &Arc<Snapshot>,
         after: Option<Snapshot>,
         touched: &BTreeSet<At>,
         now: Instant,
-    ) -> (Arc<Snapshot>, Vec<regions::Flip>, Vec<Step>) {
-        let Control { judge, desk, regions, prober, .. } = self;
+    ) -> (Arc<Snapshot>, Vec<Flip>, Vec<Step>) {
+        let Control { judge, desk, regions, prober, published, .. } = self;
         let words = desk.book().words(Timestamp::now());
-        let known = after.as_ref().unwrap_or(before);
+        let current = published.load_full();
+        let known = after.as_ref().unwrap_or(&current);
         let uncertain = |at: At| targets(known, at).any(|target| judge.uncertain(target, now));
-        let well = |at: At| targets(known, at).all(|target| is_well(prober, target));
-        let around = Surroundings { words: &words, uncertain: &uncertain, well: &well };
+        let condition = |at: At| condition(prober, targets(known, at));
+        let around = Surroundings { words: &words, uncertain: &uncertain, condition: &condition };
         let (mut standings, mut steps) = regions.standings(known, touched.iter().copied(), &around, now);
-        let mut flips = vec![];
-        let mut began = false;
-        // The regions of another compilation stand elsewhere.
-        let base = if known.is_kin(before) { before } else { known };
-        if after.is_some() || !standings.is_empty() {
-            let with = known.with_standings(standings.iter().cloned());
-            (flips, began) = regions.follow(base, &with, touched, now);
-        }
-        if began {
+        let (flips, other) = if standings.is_empty() {
+            regions.follow(known, touched, &condition, now)
+        } else {
+            regions.follow(&known.with_standings(standings.iter().cloned()), touched, &condition, now)
+        };
+        if other {
             let (more, further) = regions.standings(known, flips.iter().map(|flip| flip.at), &around, now);
             standings.extend(more);
             steps.extend(further);
         }
         let next = match (after, standings.is_empty()) {
-            (None, true) => return (Arc::clone(before), flips, steps),
+            (None, true) => return (current, flips, steps),
             (Some(after), true) => after,
             (Some(after), false) => after.with_standings(standings),
-            (None, false) => before.with_standings(standings),
+            (None, false) => current.with_standings(standings),
         };
         self.publish(next);
         (self.published.load_full(), flips, steps)
@@ -345,8 +373,7 @@ impl Control {
         while self.desk.is_waiting() {
             let now = Timestamp::now();
             if let Some((author, refusal)) = self.desk.begin(&facts(&self.published.load()), now) {
-                let note = Note { author: Some(author), ..Note::new(Kind::OrderRefused, refusal.text()) };
-                self.journal.note(now, note);
+                self.note_of(Note { author: Some(author), ..Note::new(Kind::OrderRefused, refusal.text()) });
             }
         }
     }
@@ -356,25 +383,30 @@ impl Control {
         let (news, answer) = self.desk.take(kept);
         let (now, before) = (now(), self.published.load_full());
         let everywhere = self.regions.all().collect();
-        let (after, flips, steps) = self.settle(&before, None, &everywhere, now);
+        let (after, flips, steps) = self.settle(None, &everywhere, now);
         answer.send();
-        let notes = Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() };
-        match &news {
+        let mut deeds = vec![];
+        let mut plain = vec![];
+        match news {
             News::Given(given) => {
+                let author = given.order.author.clone();
                 let why = format!("order {} took its place", given.order.id);
-                given
-                    .replaced
-                    .iter()
-                    .for_each(|old| notes.order(Kind::OrderLifted, old, &given.order.author, Some(&why)));
-                notes.order(Kind::OrderGiven, &given.order, &given.order.author, None);
+                let old = given.replaced.into_iter();
+                let lifted = |order| (order, Kind::OrderLifted, Some(why.clone()));
+                let all = old.map(lifted).chain([(given.order, Kind::OrderGiven, None)]);
+                deeds.extend(all.map(|(order, kind, why)| Deed { kind, order, author: author.clone(), why }));
             }
-            News::Lifted { orders, author } => {
-                orders.iter().for_each(|order| notes.order(Kind::OrderLifted, order, author, None));
+            News::Lifted { orders, author, unkept } => {
+                let lifted = |order| Deed { kind: Kind::OrderLifted, order, author: author.clone(), why: None };
+                deeds.extend(orders.into_iter().map(lifted));
+                plain.extend(unkept.map(|error| {
+                    let what = "orders were lifted, but the state directory cannot be written: after a restart they hold again";
+                    Note::new(Kind::Alarm, format!("{what}: {error}"))
+                }));
             }
             News::Refused | News::Nothing => {}
         }
-        notes.flips(&flips);
-        notes.steps(&steps);
+        self.scribe.note(Job { deeds, plain, flips, steps, ..Job::new(before, after) });
         self.memory.changed(now);
         self.serve_desk();
     }
@@ -383,19 +415,29 @@ impl Control {
     fn turn_orders(&mut self, at: Timestamp) -> bool {
         let snapshot = self.published.load_full();
         let turns = self.desk.turn(|| facts(&snapshot), at);
-        let notes = Notes { journal: &self.journal, before: &snapshot, after: &snapshot, at };
-        for (order, turn) in &turns {
-            match turn {
-                Turn::Began => notes.order(Kind::OrderBegan, order, &order.author, None),
-                Turn::Ended => notes.order(Kind::OrderExpired, order, &order.author, None),
-                Turn::Refused(why) => notes.order(Kind::OrderRefused, order, &order.author, Some(why)),
-            }
+        if turns.is_empty() {
+            return false;
         }
-        !turns.is_empty()
+        let deeds = turns.into_iter().map(|(order, turn)| {
+            let author = order.author.clone();
+            match turn {
+                Turn::Began => Deed { kind: Kind::OrderBegan, order, author, why: None },
+                Turn::Ended => Deed { kind: Kind::OrderExpired, order, author, why: None },
+                Turn::Refused(why) => Deed { kind: Kind::OrderRefused, order, author, why: Some(why) },
+            }
+        });
+        let deeds = deeds.collect();
+        self.scribe.note(Job { deeds, ..Job::new(Arc::clone(&snapshot), snapshot) });
+        true
     }
 
-    fn note(&self, kind: Kind, cause: &str) {
-        self.journal.note(Timestamp::now(), Note::new(kind, cause));
+    fn note(&mut self, kind: Kind, cause: &str) {
+        self.note_of(Note::new(kind, cause));
+    }
+
+    fn note_of(&mut self, note: Note) {
+        let now = self.published.load_full();
+        self.scribe.note(Job { plain: vec![note], ..Job::new(Arc::clone(&now), now) });
     }
 
     /// Begins a load, or notes that one more is needed when the one going on may have read older files.
@@ -445,11 +487,10 @@ impl Control {
         self.watcher.watch(seen.inputs, seen.fingerprint);
         // Ramps and orders hold in it before it is published.
         let everywhere = self.regions.all().collect();
-        let (_, _, steps) = self.settle(&before, Some(snapshot), &everywhere, now());
-        let after = self.published.load_full();
-        Notes { journal: &self.journal, before: &before, after: &after, at: Timestamp::now() }.steps(&steps);
+        let (after, flips, steps) = self.settle(Some(snapshot), &everywhere, now());
         let generation = after.generation();
-        self.note(Kind::Reloaded, &format!("generation {generation}, {} zones", after.zones().len()));
+        let plain = vec![Note::new(Kind::Reloaded, format!("generation {generation}, {} zones", after.zones().len()))];
+        self.scribe.note(Job { plain, flips, steps, ..Job::new(before, Arc::clone(&after)) });
         self.tally.reloads_done.fetch_add(1, Relaxed);
         warnings.iter().for_each(log);
         info!(generation, zones = after.zones().len(), "reloaded");
@@ -518,7 +559,11 @@ fn tell(server: &str, before: Verdict, probed: &std::net::SocketAddr, verdict: V
 fn facts(snapshot: &Snapshot) -> Facts {
     let zones = snapshot.zones().iter().enumerate().map(|(z, served)| {
         let (fleet, _) = snapshot.fleet(z as u32);
+        let of_use = Family::BOTH.map(|family| snapshot.of_use(z as u32, family));
         ZoneFacts::of(&served.zone, |region, server, family| {
+            if of_use[family as usize] >> region & 1 == 0 {
+                return false;
+            }
             let member = fleet.members(region as u8, family).iter().find(|member| member.server == server);
             member.and_then(|member| member.verdict(snapshot.verdicts())).is_none_or(Verdict::is_up)
         })
@@ -539,11 +584,18 @@ fn judged(snapshot: &Snapshot) -> Vec<(Target, Group)> {
         .collect()
 }
 
-/// Whether a server does as well as one that comes back must: it is down, and others carry the region, or none of its
-/// last `rise` probes failed and it is no slower than it used to be.
-fn is_well(prober: &Prober, target: &Target) -> bool {
-    let Some(stats) = prober.stats_of(target) else { return true };
-    !stats.verdict().is_up() || !(stats.failed_lately(target.check.rise as usize) || stats.is_slow())
+/// How the servers do that are up.
+fn condition<'a>(prober: &Prober, targets: impl Iterator<Item = &'a Target>) -> Condition {
+    let (mut failed, mut probes, mut paces) = (0, 0, vec![]);
+    for target in targets {
+        let Some(stats) = prober.stats_of(target).filter(|stats| stats.verdict().is_up()) else { continue };
+        let rise = target.check.rise as usize;
+        failed += stats.failed_lately(rise);
+        probes += rise.min(RECENT);
+        paces.extend(stats.recent_p95());
+    }
+    paces.sort_unstable();
+    Condition { failing: failed as f64 / f64::from(probes.max(1) as u32), pace: paces.get(paces.len() / 2).copied() }
 }
 
 /// The targets of a region.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::regions::{At, Flip, Step};
@@ -17,17 +20,103 @@ use crate::snapshot::effect::between;
 use crate::snapshot::standing::{Mode, Share, Standing};
 use crate::snapshot::{Snapshot, TargetId};
 
+/// Changes on their way to the journal; more are noted without their effect.
+const BACKLOG: usize = 1024;
+/// Zones of which the effect is counted where many turn at once.
+const COUNTED: usize = 8;
+
+/// Writes the journal on a thread of its own, in order: counting what a change does to thousands of cells must not keep
+/// the next verdict waiting.
+pub struct Scribe {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    journal: Journal,
+}
+
+impl Scribe {
+    pub fn start(journal: Journal) -> Scribe {
+        let (jobs, line) = sync_channel::<Job>(BACKLOG);
+        let to = journal.clone();
+        let write = move || line.into_iter().for_each(|job| job.write(&to));
+        // Without a thread the line has no end, and the loop writes by itself.
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(write).ok();
+        Scribe { jobs: Some(jobs), thread, journal }
+    }
+
+    pub fn note(&mut self, job: Job) {
+        if job.is_empty() {
+            return;
+        }
+        let Some(jobs) = &self.jobs else { return };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
+            Job { before: Arc::clone(&job.after), ..job }.write(&self.journal);
+        }
+    }
+
+    /// Takes no more, and waits until all is written.
+    pub async fn ended(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was printed, and there is nothing to mend any more.
+            let _ = spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
 /// What a change from one snapshot to the next was about.
-pub struct Notes<'a> {
-    pub journal: &'a Journal,
-    pub before: &'a Snapshot,
-    pub after: &'a Snapshot,
+pub struct Job {
+    pub before: Arc<Snapshot>,
+    pub after: Arc<Snapshot>,
     pub at: Timestamp,
+    pub plain: Vec<Note>,
+    pub verdicts: Vec<(TargetId, Verdict, Arc<str>)>,
+    pub deeds: Vec<Deed>,
+    pub flips: Vec<Flip>,
+    pub steps: Vec<Step>,
+}
+
+/// What became of an order, and by whom.
+pub struct Deed {
+    pub kind: Kind,
+    pub order: Order,
+    pub author: String,
+    pub why: Option<String>,
+}
+
+impl Job {
+    /// Of now, about nothing yet.
+    pub fn new(before: Arc<Snapshot>, after: Arc<Snapshot>) -> Job {
+        let at = Timestamp::now();
+        Job { before, after, at, plain: vec![], verdicts: vec![], deeds: vec![], flips: vec![], steps: vec![] }
+    }
+
+    fn is_empty(&self) -> bool {
+        let Job { plain, verdicts, deeds, flips, steps, .. } = self;
+        plain.is_empty() && verdicts.is_empty() && deeds.is_empty() && flips.is_empty() && steps.is_empty()
+    }
+
+    fn write(&self, journal: &Journal) {
+        let notes = Notes { journal, before: &self.before, after: &self.after, at: self.at };
+        for note in &self.plain {
+            journal.note(self.at, note.clone());
+        }
+        self.verdicts.iter().for_each(|(id, verdict, cause)| notes.verdict(*id, *verdict, cause));
+        self.deeds.iter().for_each(|deed| notes.order(deed));
+        notes.flips(&self.flips);
+        notes.steps(&self.steps);
+    }
+}
+
+struct Notes<'a> {
+    journal: &'a Journal,
+    before: &'a Snapshot,
+    after: &'a Snapshot,
+    at: Timestamp,
 }
 
 impl Notes<'_> {
     /// A verdict that is another than before. A server that is up as it was taken to be is no news.
-    pub fn verdict(&self, id: TargetId, verdict: Verdict, cause: &str) {
+    fn verdict(&self, id: TargetId, verdict: Verdict, cause: &str) {
         let was = if self.before.is_kin(self.after) { self.before.verdict(id) } else { Verdict::Unknown };
         if was.is_up() == verdict.is_up() {
             return;
@@ -43,32 +132,44 @@ impl Notes<'_> {
         self.journal.note(self.at, note);
     }
 
-    /// Regions that came or went as a whole, with what that does to the answers.
-    pub fn flips(&self, flips: &[Flip]) {
+    /// Regions that came or went as a whole, with what that does to the answers. A region that many zones share is told
+    /// once.
+    fn flips(&self, flips: &[Flip]) {
         // Both families of a region in one note.
         let mut by_region: BTreeMap<(At, bool), Vec<Family>> = BTreeMap::new();
         for flip in flips {
             by_region.entry((flip.at, flip.up)).or_default().push(flip.family);
         }
-        let mut effects: BTreeMap<u32, Effect> = BTreeMap::new();
+        let mut alike: BTreeMap<(Arc<str>, bool, String), Vec<At>> = BTreeMap::new();
         for ((at, up), families) in by_region {
-            let effect = effects.entry(at.0).or_insert_with(|| self.effect(at.0)).clone();
             let causes: Vec<String> = families.iter().map(|family| self.count(at, *family)).collect();
-            let cause = causes.join("; ");
-            let (zone, region) = self.names(at);
-            let moved = format!("{:.1} %", effect.moved * 100.0);
+            let (_, region) = self.names(at);
+            alike.entry((region, up, causes.join("; "))).or_default().push(at);
+        }
+        let mut effects: BTreeMap<u32, Option<Effect>> = BTreeMap::new();
+        for ((region, up, cause), places) in alike {
+            let counted = places.iter().take(COUNTED);
+            let counted: Vec<Effect> = counted
+                .filter_map(|(zone, _)| effects.entry(*zone).or_insert_with(|| self.effect(*zone)).clone())
+                .collect();
+            let effect = joined(counted);
+            let moved = effect.as_ref().map(|effect| format!("{:.1} %", effect.moved * 100.0));
+            let (zone, cause) = match places[..] {
+                [at] => (self.names(at).0.to_string(), cause),
+                _ => (format!("{} zones", places.len()), format!("{cause}; in {} zones", places.len())),
+            };
             match up {
-                true => info!(%zone, %region, moved, "region up: {cause}"),
-                false => warn!(%zone, %region, moved, "region down: {cause}"),
+                true => info!(zone, %region, moved, "region up: {cause}"),
+                false => warn!(zone, %region, moved, "region down: {cause}"),
             }
             let kind = if up { Kind::RegionUp } else { Kind::RegionDown };
-            let note = Note { effect: Some(effect), ..Note::new(kind, cause) };
-            self.journal.note(self.at, self.about(at, note));
+            let zone = (places.len() == 1).then(|| self.names(places[0]).0);
+            self.journal.note(self.at, Note { zone, region: Some(region), effect, ..Note::new(kind, cause) });
         }
     }
 
     /// Ramps and drains that began or came to their end.
-    pub fn steps(&self, steps: &[Step]) {
+    fn steps(&self, steps: &[Step]) {
         for &Step { at, from, to } in steps {
             let share = self.after.standing(at.0, at.1).share.part() * 100.0;
             let (kind, cause) = match (from, to) {
@@ -89,14 +190,16 @@ impl Notes<'_> {
     }
 
     /// An order that was given, began, ended, was lifted or refused.
-    pub fn order(&self, kind: Kind, order: &Order, author: &str, why: Option<&str>) {
+    fn order(&self, deed: &Deed) {
+        let Deed { kind, order, author, why } = deed;
+        let kind = *kind;
         let mut cause = format!("order {}: {}", order.id, describe(order));
         if let Some(why) = why {
             cause.push_str(": ");
             cause.push_str(why);
         }
         info!(author, "{}: {cause}", word(kind));
-        let mut note = Note { zone: order.zone.clone(), author: Some(author.to_owned()), ..Note::new(kind, cause) };
+        let mut note = Note { zone: order.zone.clone(), author: Some(author.clone()), ..Note::new(kind, cause) };
         match &order.subject {
             Subject::Region(region) => note.region = Some(Arc::clone(region)),
             Subject::Server(address) => note.server = Some(*address),
@@ -122,16 +225,16 @@ impl Notes<'_> {
                     let share = if begins { Share::NONE } else { Share::FULL };
                     let standing = Standing { share, ..self.before.standing(zone, region as u8).clone() };
                     let goal = self.before.with_standings([(zone, region as u8, standing)]);
-                    self.effect_between(self.before, &goal, zone)
+                    effect_between(self.before, &goal, zone)
                 }
                 _ => self.effect(zone),
             };
-            effects.push(effect);
+            effects.extend(effect);
+            if effects.len() == COUNTED {
+                break;
+            }
         }
-        effects.into_iter().filter(|effect| effect.moved > 0.0).reduce(|all, one| Effect {
-            moved: all.moved.max(one.moved),
-            shares: all.shares.into_iter().chain(one.shares).collect(),
-        })
+        joined(effects)
     }
 
     fn concerns(&self, order: &Order, zone: u32) -> bool {
@@ -146,20 +249,9 @@ impl Notes<'_> {
             })
     }
 
-    fn effect(&self, zone: u32) -> Effect {
-        self.effect_between(self.before, self.after, zone)
-    }
-
-    fn effect_between(&self, before: &Snapshot, after: &Snapshot, zone: u32) -> Effect {
-        if !before.is_kin(after) {
-            return Effect::default();
-        }
-        let label = self.after.zones()[zone as usize].zone.label();
-        let regions = &self.after.zones()[zone as usize].zone.regions;
-        let effect = between(before, after, zone);
-        let shares = effect.shares.into_iter();
-        let shares = shares.map(|(region, parts)| (format!("{} of {label}", regions[usize::from(region)].name), parts));
-        Effect { moved: effect.moved, shares: shares.collect() }
+    /// `None` where the two do not belong together, as over a reload.
+    fn effect(&self, zone: u32) -> Option<Effect> {
+        effect_between(self.before, self.after, zone)
     }
 
     /// How many servers of a region are up: `A: 1 of 3 servers up, 2 needed`.
@@ -187,6 +279,26 @@ impl Notes<'_> {
     }
 }
 
+fn effect_between(before: &Snapshot, after: &Snapshot, zone: u32) -> Option<Effect> {
+    if !before.is_kin(after) {
+        return None;
+    }
+    let zone_label = after.zones()[zone as usize].zone.label();
+    let regions = &after.zones()[zone as usize].zone.regions;
+    let effect = between(before, after, zone);
+    let changed = effect.shares.into_iter().filter(|(_, (was, is))| was != is);
+    let named = |(region, parts): (u8, _)| (format!("{} of {zone_label}", regions[usize::from(region)].name), parts);
+    Some(Effect { moved: effect.moved, shares: changed.map(named).collect() })
+}
+
+/// Of several zones: the most that is moved in one of them, and the shares of all.
+fn joined(effects: Vec<Effect>) -> Option<Effect> {
+    effects.into_iter().reduce(|all, one| Effect {
+        moved: all.moved.max(one.moved),
+        shares: all.shares.into_iter().chain(one.shares).collect(),
+    })
+}
+
 /// Notes alarms of the prober, until it is gone.
 pub async fn alarms(mut alarms: broadcast::Receiver<Alarm>, journal: Journal) {
     loop {
@@ -205,9 +317,10 @@ fn describe(order: &Order) -> String {
         Action::Drain { over } => format!(" over {}s", over.as_secs()),
         Action::ForceUp | Action::ForceDown => String::new(),
     };
+    let from = if order.from > order.given { format!(" from {}", order.from) } else { String::new() };
     let until = order.until.map(|until| format!(" until {until}")).unwrap_or_default();
     let anyway = if order.anyway { ", anyway" } else { "" };
-    format!("{}{over}{until}{anyway} ({})", order.deed(), order.reason)
+    format!("{}{over}{from}{until}{anyway} ({})", order.deed(), order.reason)
 }
 
 fn word(kind: Kind) -> &'static str {

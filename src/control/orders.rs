@@ -52,7 +52,12 @@ pub struct Kept(Change, Result<(), String>);
 /// What the book says now that it did not before.
 pub enum News {
     Given(Given),
-    Lifted { orders: Vec<Order>, author: String },
+    Lifted {
+        orders: Vec<Order>,
+        author: String,
+        /// They hold again after a restart, for this reason.
+        unkept: Option<String>,
+    },
     Refused,
     Nothing,
 }
@@ -159,14 +164,15 @@ impl Desk {
         match (deed, outcome) {
             (Deed::Turned, _) => (News::Nothing, Answer::None),
             (Deed::Given(_, reply), Err(error)) => (News::Refused, Answer::Given(reply, Err(refusal(&error)))),
-            (Deed::Lifted(_, _, reply), Err(error)) => (News::Refused, Answer::Lifted(reply, Err(refusal(&error)))),
             (Deed::Given(given, reply), Ok(())) => {
                 self.adopt(book);
                 (News::Given(given.clone()), Answer::Given(reply, Ok(given.order)))
             }
-            (Deed::Lifted(orders, author, reply), Ok(())) => {
+            // What was taken away must be had back even while the disk takes nothing.
+            (Deed::Lifted(orders, author, reply), outcome) => {
                 self.adopt(book);
-                (News::Lifted { orders: orders.clone(), author }, Answer::Lifted(reply, Ok(orders)))
+                let unkept = outcome.err();
+                (News::Lifted { orders: orders.clone(), author, unkept }, Answer::Lifted(reply, Ok(orders)))
             }
         }
     }

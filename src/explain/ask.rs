@@ -261,6 +261,16 @@ impl<'a> Chooser<'a> {
         {
             return why;
         }
+        if winner.ranked.region == region
+            && !matches!(manner.policy, Policy::Weighted(_))
+            && ![Share::FULL, Share::NONE].contains(&self.standing(region).share)
+        {
+            let part = self.standing(region).share.part() * 100.0;
+            return format!(
+                "{}: takes {part:.0} % of its clients, this block among them",
+                self.standing(region).describe()
+            );
+        }
         if winner.ranked.region == region {
             return match &manner.policy {
                 Policy::Weighted(_) => format!("drawn for this block: weight {weight} of {total}"),

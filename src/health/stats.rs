@@ -178,18 +178,11 @@ impl TargetStats {
         (all > 0).then(|| f64::from(failures) / f64::from(all))
     }
 
-    /// Whether one of the last `count` results, [`RECENT`] at most, was a failure or a time-out.
-    pub fn failed_lately(&self, count: usize) -> bool {
+    /// How many of the last `count` results, [`RECENT`] at most, were failures or time-outs.
+    pub fn failed_lately(&self, count: usize) -> usize {
         let next = self.recent_next.load(Ordering::Relaxed) as usize;
         let newest = (1..=count.min(RECENT)).map(|back| next.wrapping_sub(back) % RECENT);
-        newest.into_iter().any(|place| self.recent[place].load(Ordering::Relaxed) == FAILURE)
-    }
-
-    /// Whether answers lately took much longer than they mostly did: the 95th percentile of the last [`RECENT`] is above
-    /// one and a half times the 99th of all, and 5 ms more.
-    pub fn is_slow(&self) -> bool {
-        let usual = self.rtt_p99().map(|usual| usual.mul_f64(1.5) + Duration::from_millis(5));
-        self.recent_p95().zip(usual).is_some_and(|(lately, most)| lately > most)
+        newest.filter(|place| self.recent[*place].load(Ordering::Relaxed) == FAILURE).count()
     }
 
     fn recent(&self) -> impl Iterator<Item = u32> {

@@ -30,7 +30,7 @@ use crate::steering::pick::{Field, Mask};
 use fleet::{Fleet, FleetState};
 use geography::{Geography, Wanted};
 use names::{Names, Records};
-use needs::Needs;
+use needs::{Needs, Uses};
 use standing::Standing;
 
 /// Where readers find the snapshot of now. Only the control loop stores.
@@ -69,6 +69,8 @@ struct Compiled {
     fleets: Vec<Fleet>,
     geography: Arc<Geography>,
     needs: Vec<Needs>,
+    /// By zone that has needs.
+    uses: HashMap<u32, Uses>,
     targets: Vec<Target>,
     /// By target: the (zone, region) pairs that it is part of.
     used_by: Vec<Vec<(u32, u8)>>,
@@ -134,12 +136,14 @@ impl Snapshot {
             }));
         }
         let needs = needs::compile(&zones, &mut streams);
+        let uses = needs::uses(&streams);
         let verdicts: Arc<[Verdict]> = targets.list.iter().map(verdict).collect();
         let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
         let names = Names::new(&zones, &stream_base);
         let Targets { list, used_by, .. } = targets;
         let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
-        let compiled = Compiled { zones, names, streams, fleets, geography, needs, targets: list, used_by, counters };
+        let compiled =
+            Compiled { zones, names, streams, fleets, geography, needs, uses, targets: list, used_by, counters };
         let generation = previous.map_or(1, |previous| previous.generation + 1);
         Snapshot::new(generation, Arc::new(compiled), verdicts, states)
     }
@@ -250,6 +254,22 @@ impl Snapshot {
     pub fn up(&self, stream: &SteeredName, family: Family) -> Mask {
         let met = stream.needs.map_or(Mask::MAX, |needs| self.met[needs as usize][family as usize]);
         self.fleets[stream.zone as usize].up(family) & met
+    }
+
+    /// The regions of a zone that are up and of use to one of its streams at least.
+    pub fn usable(&self, zone: u32, family: Family) -> Mask {
+        self.fleets[zone as usize].up(family) & self.of_use(zone, family)
+    }
+
+    /// The regions of a zone where what some stream needs is up, or where some needs nothing.
+    pub fn of_use(&self, zone: u32, family: Family) -> Mask {
+        let uses = self.compiled.uses.get(&zone);
+        uses.map_or(Mask::MAX, |uses| uses.of_use(&self.compiled.needs, &self.met, family))
+    }
+
+    /// The zones in which streams need others.
+    pub fn zones_with_needs(&self) -> impl Iterator<Item = u32> {
+        self.compiled.uses.keys().copied()
     }
 
     /// What clients of a stream may be sent to.

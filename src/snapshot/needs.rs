@@ -4,6 +4,7 @@
 //! the needed name has no such region, while any of its regions is up. That is a soft reason: it never takes a stream
 //! below half of its regions, because a viewer without a licence may still be helped, and one without an address is not.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::{Family, Zone};
@@ -51,6 +52,39 @@ pub(super) fn compile(zones: &[Served], streams: &mut [SteeredName]) -> Vec<Need
         }
     }
     all
+}
+
+/// What the streams of one zone make of its regions.
+pub(super) struct Uses {
+    /// Regions that a stream without needs uses.
+    free: Mask,
+    /// Positions among the needs.
+    needing: Vec<u32>,
+}
+
+/// By zone that has needs.
+pub(super) fn uses(streams: &[SteeredName]) -> HashMap<u32, Uses> {
+    let mut uses: HashMap<u32, Uses> = HashMap::new();
+    for stream in streams {
+        if let Some(needs) = stream.needs {
+            let of_zone = uses.entry(stream.zone).or_insert(Uses { free: 0, needing: vec![] });
+            of_zone.needing.push(needs);
+        }
+    }
+    for stream in streams.iter().filter(|stream| stream.needs.is_none()) {
+        if let Some(of_zone) = uses.get_mut(&stream.zone) {
+            of_zone.free |= stream.regions;
+        }
+    }
+    uses
+}
+
+impl Uses {
+    /// The regions that are of use to some stream, `met` by the needs of all streams.
+    pub(super) fn of_use(&self, needs: &[Needs], met: &[[Mask; 2]], family: Family) -> Mask {
+        let needing = self.needing.iter().map(|position| *position as usize);
+        needing.fold(self.free, |mask, position| mask | needs[position].regions & met[position][family as usize])
+    }
 }
 
 impl Needs {

@@ -38,7 +38,7 @@ pub struct Saved {
     pub damped: Option<Timestamp>,
 }
 
-/// A region on its way back to its full share.
+/// A region on its way back to its full share, or away from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ramp {
@@ -49,6 +49,9 @@ pub struct Ramp {
     pub progress_s: f64,
     /// How long it takes in all.
     pub of_s: f64,
+    /// While it is drained: the part of its share that was left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left: Option<f64>,
 }
 
 impl Saved {

@@ -89,7 +89,8 @@ pub struct Pick<'a> {
 }
 
 /// One of the candidates: by weight within a tier, tier after tier while regions that take a part do not take this key.
-/// When none takes it, the first asked does all the same. `None` only without candidates.
+/// When none takes it, all have only a part to take, and it goes to one of them in proportion to those parts, so that a
+/// region that takes less and less comes to nothing evenly even then. `None` only without candidates.
 pub fn pick<'a>(ranking: &'a [Ranked], candidates: Mask, open: &Open, key: u64) -> Option<Pick<'a>> {
     let first = rendezvous(tier(ranking, candidates), key)?;
     let mut moving = open.partial >> first.region & 1 == 1;
@@ -101,7 +102,11 @@ pub fn pick<'a>(ranking: &'a [Ranked], candidates: Mask, open: &Open, key: u64) 
         left &= !(1 << asked.region);
         match rendezvous(tier(ranking, left), key) {
             Some(next) => asked = next,
-            None => return Some(Pick { ranked: first, moving }),
+            None => {
+                let all = ranking.iter().filter(|ranked| candidates >> ranked.region & 1 == 1);
+                let by_part = |ranked: &Ranked| f64::from(ranked.weight) * open.share(ranked.region).part();
+                return Some(Pick { ranked: drawn(all, key, by_part).unwrap_or(first), moving });
+            }
         }
         moving = true;
     }
@@ -126,32 +131,47 @@ pub fn expected(ranking: &[Ranked], candidates: Mask, open: &Open) -> Vec<(u8, f
         rest *= refused;
         left &= tier.iter().fold(Mask::MAX, |mask, ranked| mask & !(1 << ranked.region));
     }
-    let first: Vec<&Ranked> = self::tier(ranking, candidates).collect();
-    let sum: f64 = first.iter().map(|ranked| f64::from(ranked.weight)).sum();
-    parts.extend(first.iter().filter(|_| rest > 0.0).map(|r| (r.region, rest * f64::from(r.weight) / sum)));
+    if rest > 0.0 {
+        let all = || ranking.iter().filter(|ranked| candidates >> ranked.region & 1 == 1);
+        let by_part = |ranked: &Ranked| f64::from(ranked.weight) * open.share(ranked.region).part();
+        let sum: f64 = all().map(by_part).sum();
+        // Where all are drained, nobody is asked for a part.
+        let first: Vec<&Ranked> = self::tier(ranking, candidates).collect();
+        let weights: f64 = first.iter().map(|ranked| f64::from(ranked.weight)).sum();
+        match sum > 0.0 {
+            true => parts.extend(all().map(|ranked| (ranked.region, rest * by_part(ranked) / sum))),
+            false => parts.extend(first.iter().map(|r| (r.region, rest * f64::from(r.weight) / weights))),
+        }
+    }
     parts
 }
 
 /// Weighted rendezvous hashing: the region with the least −ln(h(key, region)) / weight. Losing one moves only those who
 /// were on it. `None` only for an empty tier.
-fn rendezvous<'a>(mut tier: impl Iterator<Item = &'a Ranked>, key: u64) -> Option<&'a Ranked> {
+fn rendezvous<'a>(mut tier: impl Iterator<Item = &'a Ranked> + Clone, key: u64) -> Option<&'a Ranked> {
+    let all = tier.clone();
     let first = tier.next()?;
-    let Some(second) = tier.next() else { return Some(first) };
-    let mut best = (score(first, key), first);
-    for ranked in std::iter::once(second).chain(tier) {
-        let score = score(ranked, key);
-        if score < best.0 {
-            best = (score, ranked);
-        }
-    }
-    Some(best.1)
+    if tier.next().is_none() { Some(first) } else { drawn(all, key, |ranked| f64::from(ranked.weight)) }
 }
 
+/// The one with the least −ln(h(key, region)) / weight.
+fn drawn<'a>(among: impl Iterator<Item = &'a Ranked>, key: u64, weight: impl Fn(&Ranked) -> f64) -> Option<&'a Ranked> {
+    let mut best: Option<(f64, &Ranked)> = None;
+    for ranked in among {
+        let score = score(ranked, key) / weight(ranked);
+        if best.is_none_or(|(least, _)| score < least) {
+            best = Some((score, ranked));
+        }
+    }
+    best.map(|(_, ranked)| ranked)
+}
+
+/// −ln(h(key, region)), h uniform in (0, 1].
 fn score(ranked: &Ranked, key: u64) -> f64 {
     let hash = mix(key ^ mix(u64::from(ranked.region)));
     // 53 bits, shifted into (0, 1], so that the logarithm is finite.
     let h = ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    -h.ln() / f64::from(ranked.weight)
+    -h.ln()
 }
 
 #[cfg(test)]
@@ -219,6 +239,17 @@ mod tests {
         assert_eq!(parts(&order, 0b111, &open(&[(0, 0.0)]))[0], 0.0, "drained");
         assert!(parts(&order, 0b001, &open(&[(0, 0.0)]))[0] > 0.999, "drained, but nothing else is up");
         assert!(parts(&order, 0b000, &open(&[(0, 0.0)]))[1] > 0.999, "all down: the drained one still comes later");
+    }
+
+    #[test]
+    fn a_region_that_takes_less_and_less_comes_to_nothing_evenly_even_beside_one_that_takes_a_part() {
+        let order = ranking(&[&[(0, 1)], &[(1, 1)]]);
+        let shares: Vec<f64> = (0..=50).map(|step| f64::from(step) / 50.0).collect();
+        // The other takes at least what has left.
+        let first = |part: f64| parts(&order, 0b11, &open(&[(0, part), (1, (1.0 - part).max(0.1))]))[0];
+        let way: Vec<f64> = shares.iter().map(|part| first(*part)).collect();
+        assert!(way[0] < 0.001 && way[50] > 0.999, "{way:?}");
+        assert!(way.windows(2).all(|two| two[1] >= two[0] && two[1] - two[0] < 0.04), "{way:?}");
     }
 
     #[test]

@@ -19,25 +19,30 @@ pub struct Ramp {
     /// Up to when `done` was counted.
     at: Instant,
     frozen: bool,
+    /// How long it has been frozen in all.
+    waited: Duration,
 }
 
 impl Ramp {
     /// Begins at the tenth, or at `share` if that is more; done at once when `over` is zero.
     pub fn begin(over: Duration, share: Share, now: Instant) -> Ramp {
-        Ramp { over, done: over.mul_f64(share.part()), at: now, frozen: false }
+        Ramp { over, done: over.mul_f64(share.part()), at: now, frozen: false, waited: Duration::ZERO }
     }
 
     /// One that was under way before a restart.
     pub fn resume(over: Duration, done: Duration, now: Instant) -> Ramp {
-        Ramp { over, done, at: now, frozen: false }
+        Ramp { over, done, at: now, frozen: false, waited: Duration::ZERO }
     }
 
-    /// Counts the time up to `now`, if the region was well meanwhile.
+    /// Counts the time up to `now`, if the region was well meanwhile, or if it has waited as long as the whole ramp takes:
+    /// what has not become better by then is how the region is.
     pub fn advance(&mut self, well: bool, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         self.at += passed;
-        self.frozen = !well;
-        if well {
+        self.frozen = !well && self.waited < self.over;
+        if self.frozen {
+            self.waited += passed;
+        } else {
             self.done = (self.done + passed).min(self.over);
         }
     }
@@ -98,6 +103,16 @@ mod tests {
         ramp.advance(true, at(start, 560));
         assert_eq!((ramp.share().part() * 100.0).round(), 50.0);
         assert!(!ramp.is_frozen());
+    }
+
+    #[test]
+    fn a_region_that_stays_unwell_is_not_waited_for_longer_than_the_ramp_takes() {
+        let start = Instant::now();
+        let mut ramp = Ramp::begin(FIVE_MINUTES, Share::NONE, start);
+        for seconds in 1..=601 {
+            ramp.advance(false, at(start, seconds));
+        }
+        assert!(ramp.is_done(), "{ramp:?}");
     }
 
     #[test]
