@@ -170,7 +170,7 @@ impl Prober {
 
     /// The verdict of a target, in constant time. One that is not probed yet is believed down if its address is, by
     /// every other check of that address: an edit of a check must not send viewers to a dead server until the new check
-    /// has failed.
+    /// has failed, nor to one that recovers before it has given `rise` answers.
     pub fn believed(&self, target: &Target) -> Verdict {
         if let Some(running) = self.tasks.get(target) {
             return running.stats.verdict();

@@ -19,7 +19,9 @@
 //! Somebody else's news can raise the suspicion too, such as heartbeats that have stopped: [`Tracker::doubt`]. It asks
 //! for probes of its own number and time-out, which decide together; the rules above hold beside it.
 //!
-//! A new target is steady without a result: one success makes it up, `fall` failures make it down.
+//! A new target is steady without a result: one success makes it up, `fall` failures make it down. One that is believed
+//! down, as another check of its address has found, starts there: it owes `rise` successes like any other, or whoever
+//! edits a check while a server recovers would skip them. Its first failure settles that it is down.
 //!
 //! Pure: knows no socket and no clock, so every rule is tested in virtual time.
 
@@ -169,7 +171,7 @@ impl Tracker {
             rules,
             verdict: prior,
             settled: false,
-            state: State::Steady,
+            state: if prior == Verdict::Down { State::Down { successes: 0 } } else { State::Steady },
             round: 0,
             number: 0,
             in_flight: 0,
@@ -350,7 +352,7 @@ impl Tracker {
 
     fn hard(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
         match &mut self.state {
-            State::Down { .. } => return self.still_down(now),
+            State::Down { .. } => return self.still_down(cause, now),
             State::Steady => {
                 self.gap_from = now;
                 self.state = State::Suspect { failures: 0, hard: true, doubt: None };
@@ -362,7 +364,7 @@ impl Tracker {
 
     fn silence(&mut self, id: ProbeId, cause: Arc<str>, now: Instant) -> Report {
         match self.state {
-            State::Down { .. } => self.still_down(now),
+            State::Down { .. } => self.still_down(cause, now),
             State::Steady => {
                 // Not yet a failure: this probe may still answer. Further ones will tell.
                 self.waiting = Some(id.number);
@@ -374,10 +376,11 @@ impl Tracker {
         }
     }
 
-    fn still_down(&mut self, now: Instant) -> Report {
+    fn still_down(&mut self, cause: Arc<str>, now: Instant) -> Report {
         self.state = State::Down { successes: 0 };
         self.plan_regular(now);
-        Report::default()
+        // News only to a target that was believed down without a result of its own.
+        Report { change: self.settle(Verdict::Down, || cause), ..Report::default() }
     }
 
     /// One more failure of a target that is suspected.

@@ -299,14 +299,25 @@ fn a_failure_while_down_begins_the_count_anew_and_hurries_nothing() {
 }
 
 #[test]
-fn a_prior_of_down_holds_until_the_first_result_and_then_one_good_answer_is_enough() {
+fn a_target_believed_down_owes_rise_answers_like_any_other() {
     let mut play = Play::with_prior(RULES, Verdict::Down);
     assert_eq!(play.tracker.verdict(), Verdict::Down);
-    play.until(ms(10), |_, _| After(ms(5)));
-    assert_eq!(play.verdicts(), [Verdict::Up]);
-    let mut play = Play::with_prior(RULES, Verdict::Down);
-    play.until(ms(10), |_, _| No(ms(0)));
-    assert_eq!(play.verdicts(), [Verdict::Down], "the first verdict is told even when it is the prior");
+    play.until(RULES.every * 7, |_, _| After(ms(5)));
+    assert_eq!((play.verdicts(), play.tracker.is_settled()), (vec![], false), "it recovers, but is not back");
+    play.until(RULES.every * 12, |_, _| After(ms(5)));
+    assert_eq!((play.verdicts(), play.tracker.is_settled()), (vec![Verdict::Up], true));
+    assert_eq!(play.changes[0].2, "10 answers in a row");
+}
+
+#[test]
+fn the_first_failure_of_a_target_believed_down_settles_it_and_is_told_once() {
+    for failure in [No(ms(0)), Nothing] {
+        let mut play = Play::with_prior(RULES, Verdict::Down);
+        play.until(RULES.every * 4, |_, _| failure);
+        assert_eq!((play.verdicts(), play.tracker.is_settled()), (vec![Verdict::Down], true), "{failure:?}");
+        play.until(RULES.every * 10, |_, _| After(ms(5)));
+        assert_eq!(play.verdicts(), [Verdict::Down], "the answers are counted from there");
+    }
 }
 
 #[test]
