@@ -1,8 +1,8 @@
 //! Doubts that come from outside: who hears of trouble before the probes do makes them look at once.
 //!
 //! A [`Doubter`] is held by other tasks. Doubting takes no lock and waits for nobody; of several doubts that a target's
-//! task has not seen yet, the newest stands. What raised a doubt can also clear it, and a server can say itself that it
-//! takes nobody.
+//! task has not seen yet, the newest stands, but what a server says of itself stands over what others suspect. What raised
+//! a doubt can also clear it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl Doubter {
         let Some((doubts, _)) = all.get(target) else { return false };
         let before = doubts.not_ready.swap(not_ready, Ordering::AcqRel);
         if not_ready && !before {
-            doubts.raise(News::Doubt(Doubt { confirmations: 1, timeout: target.check.timeout }));
+            doubts.say_not_ready(Doubt { confirmations: 1, timeout: target.check.timeout });
         }
         true
     }
@@ -80,10 +80,13 @@ impl Doubter {
     }
 }
 
-/// The doubt that waits for one target's task.
+/// The doubts that wait for one target's task.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     newest: ArcSwapOption<News>,
+    /// That of a server that says it is not ready. In a place of its own: a late beat that follows before the task has
+    /// run would replace a doubt that one probe settles by one that takes two.
+    said: ArcSwapOption<Doubt>,
     news: Notify,
     not_ready: AtomicBool,
 }
@@ -99,13 +102,69 @@ impl Doubts {
         self.news.notify_one();
     }
 
+    fn say_not_ready(&self, doubt: Doubt) {
+        self.said.store(Some(Arc::new(doubt)));
+        self.news.notify_one();
+    }
+
     /// Waits for news and takes them; loses none when dropped.
     pub(super) async fn next(&self) -> News {
         loop {
-            if let Some(news) = self.newest.swap(None) {
-                return *news;
+            if let Some(news) = self.take() {
+                return news;
             }
             self.news.notified().await;
         }
+    }
+
+    fn take(&self) -> Option<News> {
+        let newest = self.newest.swap(None);
+        if newest.as_deref() == Some(&News::Cleared) {
+            // Of a doubt that the task has seen: first, or it would clear what the server says as well.
+            return Some(News::Cleared);
+        }
+        match self.said.swap(None) {
+            Some(doubt) => Some(News::Doubt(*doubt)),
+            None => newest.as_deref().copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATE: News = News::Doubt(Doubt { confirmations: 2, timeout: Duration::from_millis(150) });
+    const SAID: Doubt = Doubt { confirmations: 1, timeout: Duration::from_millis(250) };
+
+    #[test]
+    fn what_a_server_says_of_itself_stands_over_a_late_beat_whichever_came_first() {
+        for late_first in [true, false] {
+            let doubts = Doubts::default();
+            if late_first {
+                doubts.raise(LATE);
+            }
+            doubts.say_not_ready(SAID);
+            if !late_first {
+                doubts.raise(LATE);
+            }
+            assert_eq!((doubts.take(), doubts.take()), (Some(News::Doubt(SAID)), None), "late first: {late_first}");
+        }
+    }
+
+    #[test]
+    fn a_doubt_that_is_cleared_does_not_clear_what_the_server_says() {
+        let doubts = Doubts::default();
+        doubts.raise(News::Cleared);
+        doubts.say_not_ready(SAID);
+        assert_eq!([(); 3].map(|()| doubts.take()), [Some(News::Cleared), Some(News::Doubt(SAID)), None]);
+    }
+
+    #[tokio::test]
+    async fn of_other_news_the_newest_stands() {
+        let doubts = Doubts::default();
+        doubts.raise(LATE);
+        doubts.raise(News::Cleared);
+        assert_eq!((doubts.next().await, doubts.take()), (News::Cleared, None));
     }
 }
