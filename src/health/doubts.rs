@@ -69,10 +69,10 @@ impl Doubter {
         true
     }
 
-    /// Within what 99 of 100 good answers of the target came, as far as its figures tell. `None` before the first, and
-    /// for a target that is not probed.
-    pub fn rtt_p99(&self, target: &Target) -> Option<Duration> {
-        self.0.load().get(target)?.1.rtt_p99()
+    /// Within what 95 of 100 of the target's last good answers came; see [`TargetStats::recent_p95`]. `None` before the
+    /// first, and for a target that is not probed.
+    pub fn recent_p95(&self, target: &Target) -> Option<Duration> {
+        self.0.load().get(target)?.1.recent_p95()
     }
 
     pub(super) fn publish(&self, targets: Lines) {

@@ -11,6 +11,8 @@ use super::super::packet::{Addresses, Load, Nonce, State};
 use super::*;
 use crate::config::settings::{Check, CheckKind};
 
+mod distant;
+
 const SERVER: &str = "192.0.2.1";
 const EVERY: Duration = Duration::from_millis(100);
 const SECRETS: [&str; 2] = ["MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA=="];
