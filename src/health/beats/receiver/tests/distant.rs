@@ -3,9 +3,9 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::super::super::super::{Prober, Verdict};
 use super::*;
 use crate::config::settings::HttpCheck;
+use crate::health::{Prober, Verdict};
 
 /// Answers the first request of a connection after one time, the others after another.
 async fn origin(first: Duration, then: Duration) -> SocketAddr {
