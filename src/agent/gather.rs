@@ -1,7 +1,7 @@
 //! What an agent has to say, asked for once a second: the machine's load, the number of sessions, whether the server is
 //! ready.
 //!
-//! Commands run without a shell and within a time limit; a source that is still busy is not asked again. What is older
+//! Commands run without a shell and within a time limit, and nothing that they start outlives them; a source that is still busy is not asked again. What is older
 //! than ten seconds is left out of the beats.
 
 use std::fmt;
@@ -23,6 +23,7 @@ use tracing::warn;
 use super::Settings;
 use super::machine::Reading;
 use crate::health::beats::packet::{Load, State};
+use crate::health::group::Group;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// A source that takes longer has failed.
@@ -131,22 +132,21 @@ fn whole(value: f64) -> Option<u64> {
 
 async fn command(words: &[String]) -> Result<String, String> {
     let (program, arguments) = words.split_first().ok_or("no program is named")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut group = Group::spawn(&mut command).map_err(|error| format!("{program}: {error}"))?;
+    let (stdout, _) = group.outputs();
     let mut output = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(&mut output).await.map_err(|error| error.to_string())?;
-    }
+    let reading = async {
+        if let Some(stdout) = stdout {
+            // An error is as good as the end. More than this closes the pipe, which ends most programs.
+            let _ = stdout.take(MAX_OUTPUT as u64 + 1).read_to_end(&mut output).await;
+        }
+    };
+    let status = group.wait(reading).await.map_err(|error| error.to_string())?;
     if output.len() > MAX_OUTPUT {
         return Err(format!("{program} says more than 1 MiB"));
     }
-    let status = child.wait().await.map_err(|error| error.to_string())?;
     if !status.success() {
         return Err(format!("{program}: {status}"));
     }
@@ -350,6 +350,37 @@ mod tests {
         let start = Instant::now();
         assert_eq!(Source::Command(["/bin/sleep", "600"].map(str::to_owned).to_vec()).ask().await, Answer::Silence);
         assert!(start.elapsed() < PATIENCE + Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    /// The process whose number stands in this file ends.
+    async fn ended(file: &std::path::Path) {
+        let id = std::fs::read_to_string(file).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).ok();
+        let gone = async {
+            // A zombie is its new parent's to reap.
+            while state().is_some_and(|stat| !stat.contains(") Z ") && !stat.contains(") X ")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), gone).await.expect("the process ends");
+    }
+
+    #[tokio::test]
+    async fn a_script_that_hangs_in_a_child_is_ended_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("child");
+        let script = format!("sleep 600 & echo $! > {}; wait", file.display());
+        assert_eq!(shell(&script).ask().await, Answer::Silence);
+        ended(&file).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_in_the_background_neither_holds_up_its_answer_nor_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("child");
+        let script = format!("echo 7; sleep 600 & echo $! > {}; exit 0", file.display());
+        assert_eq!(shell(&script).ask().await, Answer::Yes("7\n".into()));
+        ended(&file).await;
     }
 
     #[test]

@@ -11,20 +11,17 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
+use super::group::Group;
 use super::probe::Outcome;
 use crate::config::settings::ExecCheck;
 
 /// Bytes of each of the two outputs that are looked at.
 const MAX_LOOK: usize = 4096;
-/// For reading what is in the pipes once a program has ended.
-const GRACE: Duration = Duration::from_millis(50);
 /// Bytes of the first line that become the cause.
 const MAX_CAUSE: usize = 200;
 
@@ -49,23 +46,9 @@ impl Exec {
                 return Outcome::Local(format!("can't start {program}: {error}").into());
             }
         };
-        let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+        let (stdout, stderr) = group.outputs();
         let (mut out, mut err) = (Beginning::default(), Beginning::default());
-        let ended = {
-            let output = async { tokio::join!(out.read(stdout), err.read(stderr)) };
-            let mut output = std::pin::pin!(output);
-            tokio::select! {
-                biased;
-                ended = group.child.wait() => {
-                    // What it left running in the background holds the pipes. It is ended, and so are they; only what
-                    // has left the group, too, may hold them on, and is not waited for.
-                    group.kill();
-                    let _ = timeout(GRACE, output).await;
-                    ended
-                }
-                _ = &mut output => group.child.wait().await,
-            }
-        };
+        let ended = group.wait(async { tokio::join!(out.read(stdout), err.read(stderr)) }).await;
         let status = match ended {
             Ok(status) => status,
             Err(error) => {
@@ -91,34 +74,7 @@ impl Exec {
         if let Some(host) = &self.check.host {
             command.env("MERIDIAN_HOST", host.trim_end_matches('.'));
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A child that is dropped is killed, and reaped by the runtime.
-        let child = command.process_group(0).kill_on_drop(true).spawn()?;
-        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        Ok(Group { child, id })
-    }
-}
-
-/// A program and the process group that it leads. Dropping it kills the group.
-struct Group {
-    child: Child,
-    /// Of the group. `None` once it has been killed: its number may then be another's.
-    id: Option<Pid>,
-}
-
-impl Group {
-    fn kill(&mut self) {
-        if let Some(id) = self.id.take() {
-            // An error says that nobody of the group is left. The program itself may have been waited for, which frees
-            // its number when it was the last; but that was in the same breath, and numbers are given out in turn.
-            let _ = kill_process_group(id, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
+        Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 }
 

@@ -11,6 +11,7 @@
 //! * [`probe`]: one probe over the network: connect, TLS, HTTP, each bounded in bytes.
 //! * [`hls`]: whether the live edge of a playlist moves on.
 //! * `exec`: a program of the operator's as a probe, bounded in time and output.
+//! * `group`: programs of which nothing stays.
 //! * [`prober`]: the tasks that send probes, measure time-outs, and tell the control loop what changed.
 //! * [`judge`]: how the verdicts of several vantages make one ruling, and [`damping`] of those that flap. Pure.
 //! * [`doubts`]: how others, such as heartbeats that stop, make the prober look at once.
@@ -31,6 +32,7 @@ pub mod beats;
 pub mod damping;
 pub mod doubts;
 mod exec;
+pub(crate) mod group;
 pub mod hls;
 mod http;
 pub mod judge;
