@@ -180,11 +180,28 @@ async fn get(url: &Url) -> Result<String, String> {
     }
 }
 
+/// What is known of the server's readiness.
+#[derive(Clone, Copy, Debug, Default)]
+enum Readiness {
+    /// The source has not answered yet: until then nothing is said at all.
+    #[default]
+    Unasked,
+    /// There is no source.
+    Untold,
+    /// The source said so then.
+    Told { ready: bool, since: Instant },
+}
+
+impl Readiness {
+    fn is_stale(self, now: Instant) -> bool {
+        matches!(self, Readiness::Told { since, .. } if now.saturating_duration_since(since) > STALE)
+    }
+}
+
 /// What is known, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// `None` until the source of readiness has answered for the first time: until then nothing is said.
-    ready: Option<bool>,
+    ready: Readiness,
     machine: Option<(Load, Instant)>,
     sessions: Option<(u64, Instant)>,
 }
@@ -192,7 +209,13 @@ pub struct Report {
 impl Report {
     /// What a beat of now says; `None`: not yet.
     pub fn at(&self, now: Instant) -> Option<(State, Load)> {
-        let state = if self.ready? { State::Ready } else { State::NotReady };
+        let state = match self.ready {
+            Readiness::Unasked => return None,
+            Readiness::Told { ready: false, .. } if !self.ready.is_stale(now) => State::NotReady,
+            // An agent that cannot tell any more speaks as one without a source. That it cannot tell says nothing about
+            // the server: the node's probes judge it, and where it was down they want `rise` good answers.
+            Readiness::Told { .. } | Readiness::Untold => State::Ready,
+        };
         let fresh = |since: Instant| now.saturating_duration_since(since) <= STALE;
         let load = self.machine.filter(|(_, since)| fresh(*since)).map(|(load, _)| load).unwrap_or_default();
         let sessions = self.sessions.filter(|(_, since)| fresh(*since)).map(|(count, _)| count);
@@ -207,7 +230,7 @@ pub async fn run(settings: Settings, report: watch::Sender<Report>) {
         Some(source) => {
             asking.push(AbortOnDropHandle::new(tokio::spawn(readiness(source, report.clone()))));
         }
-        None => report.send_modify(|report| report.ready = Some(true)),
+        None => report.send_modify(|report| report.ready = Readiness::Untold),
     }
     if let Some(source) = settings.sessions {
         asking.push(AbortOnDropHandle::new(tokio::spawn(sessions(source, report.clone()))));
@@ -215,8 +238,12 @@ pub async fn run(settings: Settings, report: watch::Sender<Report>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before: Option<Reading> = None;
+    let mut mute = Complaint::default();
     loop {
         ticks.tick().await;
+        if report.borrow().ready.is_stale(Instant::now()) {
+            mute.say("beats tell nothing of the server's readiness", &format!("nobody has asked for {STALE:?}"));
+        }
         let reading = Reading::take(settings.interface.as_deref());
         if let Some(before) = &before {
             let (bits_per_s, cpu_permille) = (reading.bits_per_s(before), reading.cpu_permille(before));
@@ -251,7 +278,7 @@ async fn readiness(source: Source, report: watch::Sender<Report>) {
                 false
             }
         };
-        report.send_modify(|report| report.ready = Some(ready));
+        report.send_modify(|report| report.ready = Readiness::Told { ready, since: Instant::now() });
     }
 }
 
@@ -387,12 +414,22 @@ mod tests {
     fn nothing_is_said_before_readiness_is_known_and_stale_figures_are_left_out() {
         let start = Instant::now();
         let load = Load { sessions: None, bits_per_s: Some(8), cpu_permille: Some(500) };
-        let mut report = Report { ready: None, machine: Some((load, start)), sessions: Some((3, start)) };
+        let mut report = Report { ready: Readiness::Unasked, machine: Some((load, start)), sessions: Some((3, start)) };
         assert_eq!(report.at(start), None);
-        report.ready = Some(false);
-        assert_eq!(report.at(start + STALE), Some((State::NotReady, Load { sessions: Some(3), ..load })));
+        report.ready = Readiness::Untold;
+        assert_eq!(report.at(start + STALE), Some((State::Ready, Load { sessions: Some(3), ..load })));
         let later = start + STALE + Duration::from_millis(1);
-        report.ready = Some(true);
         assert_eq!(report.at(later), Some((State::Ready, Load::default())));
+    }
+
+    #[test]
+    fn an_agent_that_cannot_tell_any_more_speaks_as_one_without_a_source() {
+        let start = Instant::now();
+        let told = |ready| Report { ready: Readiness::Told { ready, since: start }, machine: None, sessions: None };
+        let at = |ready, now| told(ready).at(now).map(|(state, _)| state);
+        assert_eq!((at(false, start + STALE), at(true, start + STALE)), (Some(State::NotReady), Some(State::Ready)));
+        let later = start + STALE + Duration::from_millis(1);
+        assert_eq!((at(false, later), at(true, later)), (Some(State::Ready), Some(State::Ready)));
+        assert!(told(true).ready.is_stale(later) && !told(true).ready.is_stale(start + STALE));
     }
 }
