@@ -171,7 +171,7 @@ pub struct FileArgs {
     geoip: Vec<PathBuf>,
 }
 
-/// Where a server listens and keeps its state.
+/// Where a server listens.
 #[derive(Args, Clone, Default)]
 pub struct NodeArgs {
     /// Answer DNS over UDP and TCP on this address; may be repeated [default: 127.0.0.1:5300]

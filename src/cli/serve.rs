@@ -99,3 +99,16 @@ async fn reload_on(mut hangups: Signal, events: mpsc::Sender<Event>) {
         let _ = outcome.await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_of_settings_names_each_key_once() {
+        let keys = include_str!("../../docs/node.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        let mut keys: Vec<&str> = keys.filter_map(|row| Some(row.split_once('`')?.0)).collect();
+        let rows = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert!(rows > 10 && rows == keys.len(), "{keys:?}");
+    }
+}
