@@ -311,8 +311,9 @@ fn given(order: &Order) -> serde_json::Value {
 
 fn told(refusal: Refusal) -> Response {
     match refusal {
+        Refusal::Invalid(what) => refuse(StatusCode::BAD_REQUEST, what),
         Refusal::Unknown(what) => refuse(StatusCode::NOT_FOUND, what),
-        Refusal::TooLittle(what) => refuse(StatusCode::CONFLICT, what),
+        Refusal::Full(what) | Refusal::TooLittle(what) => refuse(StatusCode::CONFLICT, what),
         Refusal::NotKept(what) => refuse(StatusCode::INSUFFICIENT_STORAGE, what),
     }
 }

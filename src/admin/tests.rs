@@ -74,6 +74,8 @@ impl Loop {
     fn order(&self, draft: Draft) -> Result<Order, Refusal> {
         self.drafts.lock().unwrap().push(draft.clone());
         match draft.reason.as_str() {
+            "invalid" => Err(Refusal::Invalid("it would end before the region is drained".to_owned())),
+            "full" => Err(Refusal::Full("1000 orders are in force".to_owned())),
             "unknown" => Err(Refusal::Unknown("no region has this name".to_owned())),
             "too little" => Err(Refusal::TooLittle("1 region of 2 would be left".to_owned())),
             "not kept" => Err(Refusal::NotKept("the disk is full".to_owned())),
@@ -183,6 +185,8 @@ async fn an_order_reaches_the_loop_with_its_author_and_its_outcome_comes_back() 
     assert_eq!((status, &body["order"]["id"], &body["order"]["author"]), (201, &json!(2), &json!("local")), "{body}");
     assert_eq!(rig.control.drafts.lock().unwrap()[0].author, "local");
     for (reason, wanted, what) in [
+        ("invalid", 400, "it would end before the region is drained"),
+        ("full", 409, "1000 orders are in force"),
         ("unknown", 404, "no region has this name"),
         ("too little", 409, "1 region of 2 would be left"),
         ("not kept", 507, "the disk is full"),

@@ -89,7 +89,7 @@ impl Book {
         let (replaced, staying): (Vec<Kept>, Vec<Kept>) =
             self.kept.iter().cloned().partition(|kept| kept.gives_way_to(&order, &window));
         if staying.len() >= MOST_ORDERS {
-            return Err(Refusal::Unknown(format!(
+            return Err(Refusal::Full(format!(
                 "{MOST_ORDERS} orders are in force or to come, as many as are kept: lift some first"
             )));
         }

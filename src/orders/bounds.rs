@@ -35,7 +35,7 @@ impl Window {
 
 /// The window of a draft that keeps to the bounds.
 pub(super) fn check(draft: &Draft, now: Timestamp) -> Result<Window, Refusal> {
-    let wrong = |text: String| Err(Refusal::Unknown(text));
+    let wrong = |text: String| Err(Refusal::Invalid(text));
     text("the reason", &draft.reason)?;
     text("the author", &draft.author)?;
     if let (Action::Drain { .. }, Subject::Server(address)) = (draft.action, &draft.subject) {
@@ -56,7 +56,7 @@ pub(super) fn check(draft: &Draft, now: Timestamp) -> Result<Window, Refusal> {
             return wrong("it would end before the region is drained: let it last longer, or drain faster".to_owned());
         }
     }
-    let far = || Refusal::Unknown("it would begin or end later than any calendar reaches".to_owned());
+    let far = || Refusal::Invalid("it would begin or end later than any calendar reaches".to_owned());
     let from = draft.from.unwrap_or(now);
     if from.checked_add(SLACK).is_ok_and(|latest| latest < now) {
         return wrong(format!("it would begin at {from}, which is past: it is {now}"));
@@ -77,11 +77,11 @@ pub(super) fn zone_name(name: &str) -> Arc<str> {
 
 fn text(what: &str, text: &str) -> Result<(), Refusal> {
     if text.len() > LONGEST_TEXT {
-        return Err(Refusal::Unknown(format!("{what} has {} bytes, more than {LONGEST_TEXT}", text.len())));
+        return Err(Refusal::Invalid(format!("{what} has {} bytes, more than {LONGEST_TEXT}", text.len())));
     }
     // Texts go to terminals.
     if text.chars().any(char::is_control) {
-        return Err(Refusal::Unknown(format!("{what} has a line break or another control character")));
+        return Err(Refusal::Invalid(format!("{what} has a line break or another control character")));
     }
     Ok(())
 }

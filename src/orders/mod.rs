@@ -116,8 +116,12 @@ pub enum Lift {
 /// Why an order is not taken. The text holds the figures and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No such region, server, zone or order; or the draft contradicts itself.
+    /// The draft contradicts itself or goes beyond a bound, whatever the world looks like.
+    Invalid(String),
+    /// No such region, server, zone or order.
     Unknown(String),
+    /// As many orders as are kept are in force or to come.
+    Full(String),
     /// It would leave too little; `anyway` overrides.
     TooLittle(String),
     /// It could not be written to the state directory, so it would not survive a restart.
@@ -168,7 +172,11 @@ impl Order {
 impl Refusal {
     pub fn text(&self) -> &str {
         match self {
-            Refusal::Unknown(text) | Refusal::TooLittle(text) | Refusal::NotKept(text) => text,
+            Refusal::Invalid(text)
+            | Refusal::Unknown(text)
+            | Refusal::Full(text)
+            | Refusal::TooLittle(text)
+            | Refusal::NotKept(text) => text,
         }
     }
 }

@@ -95,10 +95,14 @@ fn left(book: &Book, region: &str, time: &str) -> Option<f64> {
 }
 
 fn refusal(book: &mut Book, draft: Draft, facts: &Facts, time: &str) -> String {
+    refused(book, draft, facts, time).to_string()
+}
+
+fn refused(book: &mut Book, draft: Draft, facts: &Facts, time: &str) -> Refusal {
     let before = book.clone();
     let refusal = book.give(draft, facts, at(time)).expect_err("a refusal");
     assert_eq!(*book, before, "what is refused changes nothing");
-    refusal.to_string()
+    refusal
 }
 
 #[test]
@@ -334,8 +338,8 @@ fn drafts_beyond_the_bounds_are_refused() {
         (draft(Subject::Server(ip("192.0.2.11")), Action::Drain { over: minutes(2) }), "only regions are drained"),
     ];
     for (draft, text) in cases {
-        let refused = refusal(&mut book, draft, &facts(), "10:00:00");
-        assert!(refused.contains(text), "{refused:?} should say {text:?}");
+        let refused = refused(&mut book, draft, &facts(), "10:00:00");
+        assert!(matches!(&refused, Refusal::Invalid(why) if why.contains(text)), "{refused:?} should say {text:?}");
     }
 }
 
@@ -357,7 +361,8 @@ fn the_thousand_and_first_order_is_refused() {
         book.give(draft(Subject::Server(ip(server)), Action::ForceUp), &facts, at("10:00:00")).unwrap();
     }
     let one_more = draft(Subject::Server(ip(servers[MOST_ORDERS])), Action::ForceUp);
-    assert!(refusal(&mut book, one_more, &facts, "10:00:00").contains("1000 orders"));
+    let refused = refused(&mut book, one_more, &facts, "10:00:00");
+    assert!(matches!(&refused, Refusal::Full(why) if why.contains("1000 orders")), "{refused:?}");
     let replacing = draft(Subject::Server(ip(servers[0])), Action::ForceUp);
     book.give(replacing, &facts, at("10:00:00")).expect("it takes the place of another");
 }
