@@ -43,5 +43,6 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod steering;
+pub mod texts;
 pub mod world;
 pub mod zone;

@@ -25,6 +25,7 @@ use crate::orders::{Action, Draft, Lift, Order, Refusal, Subject};
 use crate::snapshot::Snapshot;
 use crate::snapshot::standing::Standing;
 use crate::status::OrderStatus;
+use crate::texts::is_hidden;
 
 /// A drain takes this long where nothing else is said: slow enough that at most 1 % of the traffic moves in a second.
 pub const OVER: Duration = Duration::from_secs(120);
@@ -87,8 +88,10 @@ impl Asked {
         if self.reason.trim().is_empty() {
             return Err("give a reason: it is what the next person reads".to_owned());
         }
-        if self.reason.len() > MAX_REASON || self.reason.chars().any(char::is_control) {
-            return Err(format!("a reason is one line of at most {MAX_REASON} bytes"));
+        if self.reason.len() > MAX_REASON || self.reason.chars().any(is_hidden) {
+            return Err(format!(
+                "a reason is one line of at most {MAX_REASON} bytes, without control or format characters"
+            ));
         }
         let over = self.over.as_deref().map(|text| time("over", text, MAX_OVER)).transpose()?;
         let action = match (self.action, over) {
@@ -117,7 +120,8 @@ impl Asked {
 }
 
 fn subject(text: &str) -> Result<Subject, String> {
-    if text.is_empty() || text.len() > MAX_SUBJECT {
+    // A refusal repeats it, and stands in the journal.
+    if text.is_empty() || text.len() > MAX_SUBJECT || text.chars().any(is_hidden) {
         return Err("`subject` is the name of a region or the public address of a server".to_owned());
     }
     Ok(text.parse::<IpAddr>().map_or_else(|_| Subject::Region(text.into()), Subject::Server))

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 
+pub use crate::texts::harmless;
+
 pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -56,11 +58,6 @@ pub fn rate(value: f64) -> String {
     }
 }
 
-/// What came from elsewhere, without the characters that would steer a terminal.
-pub fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 /// A line a row, the first the header; the columns of `right` end alike.
 pub fn table(header: &[&str], right: &[usize], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
@@ -108,6 +105,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_steered_by_what_a_server_says() {
-        assert_eq!(harmless("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        let rows = table(&["reason"], &[], std::iter::once(vec!["a\u{1b}[2Jb\u{202e}c\n".to_owned()]));
+        assert_eq!(rows[1].trim(), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Action, Draft, Refusal, Subject};
+use crate::texts::is_hidden;
 
 /// Orders in force and to come; one more is refused.
 pub const MOST_ORDERS: usize = 1000;
@@ -79,9 +80,11 @@ fn text(what: &str, text: &str) -> Result<(), Refusal> {
     if text.len() > LONGEST_TEXT {
         return Err(Refusal::Invalid(format!("{what} has {} bytes, more than {LONGEST_TEXT}", text.len())));
     }
-    // Texts go to terminals.
-    if text.chars().any(char::is_control) {
-        return Err(Refusal::Invalid(format!("{what} has a line break or another control character")));
+    // Texts go to terminals and logs, and are to read as what they are.
+    if text.chars().any(is_hidden) {
+        return Err(Refusal::Invalid(format!(
+            "{what} has a line break, or another control or format character, which does not show"
+        )));
     }
     Ok(())
 }

@@ -323,7 +323,9 @@ fn drafts_beyond_the_bounds_are_refused() {
     let cases = [
         (Draft { reason: "x".repeat(501), ..drain("ap") }, "501 bytes"),
         (Draft { author: "x".repeat(501), ..drain("ap") }, "501 bytes"),
-        (Draft { reason: "\u{1b}[31mred".into(), ..drain("ap") }, "control character"),
+        (Draft { reason: "\u{1b}[31mred".into(), ..drain("ap") }, "control or format character"),
+        (Draft { reason: "disk \u{202e}pu".into(), ..drain("ap") }, "the reason has"),
+        (Draft { author: "a\u{2066}nn".into(), ..drain("ap") }, "the author has"),
         (Draft { reason: "two\nlines".into(), ..drain("ap") }, "line break"),
         (over(Duration::from_millis(24 * 3_600_000 + 1)), "24 hours"),
         (over(Duration::MAX), "24 hours"),

@@ -46,6 +46,8 @@ fn what_makes_no_sense_is_refused_with_the_way_out() {
         (r#"{"action":"drain","subject":"eu"}"#, "missing field `reason`"),
         (r#"{"action":"drain","subject":"eu","reason":"  "}"#, "give a reason"),
         (r#"{"action":"drain","subject":"eu","reason":"a\nb"}"#, "one line"),
+        (r#"{"action":"drain","subject":"eu","reason":"disk \u202epu"}"#, "format characters"),
+        (r#"{"action":"drain","subject":"eu\u202e","reason":"r"}"#, "name of a region"),
         (r#"{"action":"drain","subject":"","reason":"r"}"#, "name of a region"),
         (r#"{"action":"drain","subject":"192.0.2.11","reason":"r"}"#, "drain its region"),
         (r#"{"action":"drain","subject":"eu","reason":"r","over":"soon"}"#, "durations are written"),
