@@ -13,6 +13,7 @@ use crate::health::{Target, Verdict};
 use crate::orders::Order;
 use crate::snapshot::{Snapshot, TargetId};
 use crate::state::verdicts::{Saved, check_digest};
+use crate::status::OrderStatus;
 
 /// A name for people is not made longer than about this.
 const LONG: usize = 100;
@@ -54,6 +55,8 @@ pub struct View {
     pub beliefs: Arc<Beliefs>,
     /// In force and to come, by id.
     pub orders: Arc<Vec<Order>>,
+    /// The same as they stand: only the book knows which of them have begun, as that may be later than they say.
+    pub order_status: Arc<Vec<OrderStatus>>,
 }
 
 impl Belief {
@@ -65,7 +68,7 @@ impl Belief {
 impl View {
     /// A world without orders.
     pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
-        View { snapshot, beliefs, orders: Arc::default() }
+        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default() }
     }
 }
 

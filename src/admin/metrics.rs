@@ -16,16 +16,15 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::access::{Gate, Refused};
-use super::status::timestamp;
 use crate::config::settings::{CheckKind, Family, Transport};
 use crate::control::Tally;
 use crate::health::Target;
 use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
-use crate::orders::{Action, Order};
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
+use crate::status::OrderStatus;
 
 mod heartbeats;
 
@@ -43,7 +42,7 @@ pub struct Sources {
     pub connections: std::sync::OnceLock<Arc<Connections>>,
     pub started: SystemTime,
     /// In force and to come, as they were when last asked for.
-    pub orders: ArcSwap<Vec<Order>>,
+    pub orders: ArcSwap<Vec<OrderStatus>>,
 }
 
 impl fmt::Debug for Sources {
@@ -65,7 +64,7 @@ impl Metrics {
     }
 
     /// To be called before [`Metrics::text`]: only the control loop knows the orders.
-    pub fn note(&self, orders: Arc<Vec<Order>>) {
+    pub fn note(&self, orders: Arc<Vec<OrderStatus>>) {
         self.sources.orders.store(orders);
     }
 
@@ -197,12 +196,11 @@ impl Sources {
     }
 
     fn orders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (orders, now) = (self.orders.load(), timestamp(SystemTime::now()));
+        let orders = self.orders.load();
         let mut gauges = family(encoder, "orders", "Orders in force or to come", MetricType::Gauge)?;
-        for action in ["drain", "force_up", "force_down"] {
+        for (action, word) in [("drain", "drain"), ("force_up", "force up"), ("force_down", "force down")] {
             for (state, begun) in [("in_force", true), ("to_come", false)] {
-                let counted =
-                    orders.iter().filter(|order| word(order.action) == action && (order.from <= now) == begun);
+                let counted = orders.iter().filter(|order| order.action == word && (order.state != "to come") == begun);
                 let labels: Labels<'_> = vec![("action", action), ("state", state)];
                 ConstGauge::new(counted.count() as i64).encode(gauges.encode_family(&labels)?)?;
             }
@@ -269,14 +267,6 @@ fn check(target: &Target) -> String {
         }
         // Arguments may hold a secret.
         CheckKind::Exec(exec) => format!("exec {}", exec.program.display()),
-    }
-}
-
-fn word(action: Action) -> &'static str {
-    match action {
-        Action::Drain { .. } => "drain",
-        Action::ForceUp => "force_up",
-        Action::ForceDown => "force_down",
     }
 }
 

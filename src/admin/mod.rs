@@ -120,7 +120,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 
 async fn exposition(State(admin): State<Admin>) -> Response {
     if let Some(view) = view(&admin.events).await {
-        admin.metrics.note(view.orders);
+        admin.metrics.note(view.order_status);
     }
     match admin.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

@@ -22,9 +22,6 @@ use crate::config::names;
 use crate::config::units::{duration, written};
 use crate::control::Event;
 use crate::orders::{Action, Draft, Lift, Order, Refusal, Subject};
-use crate::snapshot::Snapshot;
-use crate::snapshot::standing::Standing;
-use crate::status::OrderStatus;
 use crate::texts::is_hidden;
 
 /// A drain takes this long where nothing else is said: slow enough that at most 1 % of the traffic moves in a second.
@@ -158,71 +155,13 @@ fn at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     Ok(at)
 }
 
-/// An order as it is shown. `standing` tells what holds of a region of a zone.
-pub fn shown<'a>(
-    order: &Order,
-    snapshot: &Snapshot,
-    standing: impl Fn(u32, u8) -> &'a Standing,
-    now: Timestamp,
-) -> OrderStatus {
-    let (action, over) = match order.action {
-        Action::Drain { over } => ("drain", Some(over)),
-        Action::ForceUp => ("force up", None),
-        Action::ForceDown => ("force down", None),
-    };
-    let since = now.duration_since(order.from);
-    let state = match over {
-        _ if since.is_negative() => "to come",
-        Some(over) if since.unsigned_abs() < over => "draining",
-        _ => "in force",
-    };
-    let left = over.and_then(|_| left(order, snapshot, standing));
-    let subject = match &order.subject {
-        Subject::Region(name) => name.to_string(),
-        Subject::Server(address) => address.to_string(),
-    };
-    OrderStatus {
-        id: order.id,
-        action: action.to_owned(),
-        subject,
-        zone: order.zone.as_deref().map(str::to_owned),
-        state: state.to_owned(),
-        from: seconds(order.from),
-        until: order.until.map(seconds),
-        over_s: over.map(|over| over.as_secs_f64()),
-        reason: order.reason.clone(),
-        author: order.author.clone(),
-        left,
-    }
-}
-
-/// The most that is left to the region in any zone where it is drained.
-fn left<'a>(order: &Order, snapshot: &Snapshot, standing: impl Fn(u32, u8) -> &'a Standing) -> Option<f64> {
-    let Subject::Region(name) = &order.subject else { return None };
-    let mut most: Option<f64> = None;
-    for (z, served) in snapshot.zones().iter().enumerate() {
-        let here = served.zone.label();
-        if order.zone.as_deref().is_some_and(|zone| *zone != *here) {
-            continue;
-        }
-        for (r, _) in served.zone.regions.iter().enumerate().filter(|(_, region)| region.name == *name) {
-            let part = standing(z as u32, r as u8).share.part();
-            most = Some(most.map_or(part, |most| most.max(part)));
-        }
-    }
-    most
-}
-
-pub fn seconds(at: Timestamp) -> f64 {
+fn seconds(at: Timestamp) -> f64 {
     at.as_duration().as_secs_f64()
 }
 
 pub async fn list(State(admin): State<Admin>) -> Response {
     let Some(view) = view(&admin.events).await else { return silent() };
-    let now = super::status::timestamp(SystemTime::now());
-    let standing = |zone, region| view.snapshot.standing(zone, region);
-    let orders: Vec<_> = view.orders.iter().map(|order| shown(order, &view.snapshot, standing, now)).collect();
-    Json(json!({ "orders": orders })).into_response()
+    Json(json!({ "orders": view.order_status })).into_response()
 }
 
 pub async fn give(State(admin): State<Admin>, Extension(author): Extension<Author>, body: Body) -> Response {
@@ -298,17 +237,12 @@ async fn ask<T>(admin: &Admin, event: impl FnOnce(oneshot::Sender<T>) -> Event) 
 
 /// An order as it is in the book.
 fn given(order: &Order) -> serde_json::Value {
-    let (action, over) = match order.action {
-        Action::Drain { over } => ("drain", Some(over.as_secs_f64())),
-        Action::ForceUp => ("force up", None),
-        Action::ForceDown => ("force down", None),
-    };
-    let subject = match &order.subject {
-        Subject::Region(name) => name.to_string(),
-        Subject::Server(address) => address.to_string(),
+    let over = match order.action {
+        Action::Drain { over } => Some(over.as_secs_f64()),
+        Action::ForceUp | Action::ForceDown => None,
     };
     json!({
-        "id": order.id, "action": action, "subject": subject, "zone": order.zone, "from": seconds(order.from),
+        "id": order.id, "action": order.action.word(), "subject": order.subject.to_string(), "zone": order.zone, "from": seconds(order.from),
         "until": order.until.map(seconds), "over_s": over, "reason": order.reason, "author": order.author,
     })
 }

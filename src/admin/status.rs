@@ -74,8 +74,6 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
         let stats = self.stats.targets();
         let stats: HashMap<&Target, &TargetStats> = stats.iter().map(|stats| (&*stats.target, &**stats)).collect();
         let zones = snapshot.zones().iter().enumerate();
-        let now = timestamp(self.now);
-        let orders = self.view.orders.iter();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: unix(self.now),
@@ -83,7 +81,7 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             snapshot: SnapshotStatus { generation: snapshot.generation(), age_s: self.snapshot_age.as_secs_f64() },
             qps: self.recent.qps,
             zones: zones.map(|(z, served)| self.zone(z as u32, served, &stats)).collect(),
-            orders: orders.map(|order| orders::shown(order, snapshot, &self.standing, now)).collect(),
+            orders: self.view.order_status.to_vec(),
         }
     }
 

@@ -22,10 +22,10 @@ use crate::geo::Database;
 use crate::health::Verdict;
 use crate::health::beats::Beats;
 use crate::journal::{Kind, Note};
-use crate::orders::{Draft, Lift, Order, Refusal};
+use crate::orders::{Book, Draft, Lift, Order, Refusal};
 use crate::server::counters::Ledger;
 use crate::snapshot::{Served, Snapshot};
-use crate::status::Status;
+use crate::status::{OrderStatus, Status};
 use crate::world::Beliefs;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -90,6 +90,20 @@ fn order(id: u64, draft: Draft) -> Order {
     Order { id, subject, zone, action, given: now, from: now, until: None, reason, author, anyway }
 }
 
+/// A drain that should have begun long ago and began now, and a force whose time is there and that has not begun.
+fn late(now: Timestamp) -> Vec<OrderStatus> {
+    let (then, reason) = (now - jiff::SignedDuration::from_mins(10), "kernel update");
+    let order = |id: u64, subject: &str, action: Value| {
+        json!({ "id": id, "subject": { "region": subject }, "action": action, "given": then, "from": then,
+            "reason": reason, "author": "bob", "anyway": false })
+    };
+    let book = json!({ "next": 3, "orders": [
+        { "order": order(1, "eu", json!({ "drain": { "over_ms": 120_000 } })), "begun": now, "start": 1.0 },
+        { "order": order(2, "us", json!("force_up")), "start": 1.0 },
+    ] });
+    serde_json::from_value::<Book>(book).unwrap().status(now)
+}
+
 struct Rig {
     address: SocketAddr,
     control: Arc<Loop>,
@@ -120,6 +134,7 @@ async fn rig(access: Access, reload: ReloadOutcome) -> Rig {
     let drain = drain.draft(&access::Author("bob".into()), Timestamp::now()).unwrap();
     let mut view = View::of(Arc::clone(&snapshot), Arc::new(Beliefs::new()));
     view.orders = Arc::new(vec![order(1, drain)]);
+    view.order_status = Arc::new(late(Timestamp::now()));
     let control = Arc::new(Loop { drafts: Mutex::default(), lifts: Mutex::default(), reload, view });
     let (events, receiver) = mpsc::channel(16);
     tokio::spawn(Arc::clone(&control).run(receiver));
@@ -198,6 +213,19 @@ async fn an_order_reaches_the_loop_with_its_author_and_its_outcome_comes_back() 
 }
 
 #[tokio::test]
+async fn an_order_that_began_late_is_shown_as_it_stands_and_not_by_its_time() {
+    let rig = open().await;
+    let (_, listed) = rig.ask(Method::GET, "/v1/orders", None).await;
+    let (_, status) = rig.ask(Method::GET, "/v1/status", None).await;
+    for orders in [&listed["orders"], &status["orders"]] {
+        assert_eq!((&orders[0]["state"], &orders[1]["state"]), (&json!("draining"), &json!("to come")), "{orders}");
+    }
+    let (_, text) = rig.ask(Method::GET, "/metrics", None).await;
+    let line = "meridian_orders{action=\"force_up\",state=\"to_come\"} 1";
+    assert!(text.as_str().unwrap().contains(line), "{text}");
+}
+
+#[tokio::test]
 async fn orders_are_listed_and_lifted() {
     let rig = open().await;
     let (status, body) = rig.ask(Method::GET, "/v1/orders", None).await;
@@ -267,7 +295,7 @@ async fn metrics_count_orders_shares_and_refusals() {
     let text = text.as_str().unwrap();
     for line in [
         "meridian_orders{action=\"drain\",state=\"in_force\"} 1",
-        "meridian_orders{action=\"force_up\",state=\"to_come\"} 0",
+        "meridian_orders{action=\"force_down\",state=\"to_come\"} 0",
         "meridian_region_share_allowed{zone=\"stream.example\",region=\"eu\"} 1.0",
         "meridian_admin_refusals_total{reason=\"foreign\"} 1",
     ] {

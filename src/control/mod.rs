@@ -358,6 +358,7 @@ impl Control {
                     snapshot: self.published.load_full(),
                     beliefs: self.world.beliefs(),
                     orders: self.desk.list(),
+                    order_status: Arc::new(self.desk.book().status(Timestamp::now())),
                 };
                 // Who asked may have gone.
                 let _ = reply.send(view);
