@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,8 +30,8 @@ use tracing::warn;
 
 use super::impatient::Impatient;
 
-/// Connections at one time. One more ends the one that has waited longest without sending a header; where all have sent
-/// theirs it waits, and those behind it wait in the kernel's queue.
+/// Connections at one time. One more ends the oldest that has not sent all of its request, header and body; where all have
+/// sent theirs it waits, and those behind it wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// A TLS handshake must be over by then.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
@@ -84,11 +86,17 @@ impl Lease {
     }
 }
 
-/// Connections that have not sent a header yet, by age.
+/// Connections that have not sent their whole request yet, by age.
 #[derive(Clone, Default)]
-struct Headerless(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+struct Unheard(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
 
-impl Headerless {
+impl Unheard {
+    /// Cancels `evicted` when the connection has to make room before its [`Place`] is left.
+    fn enter(&self, number: u64, evicted: CancellationToken) -> Place {
+        self.change(|all| all.insert(number, evicted));
+        Place { unheard: self.clone(), number }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -100,16 +108,68 @@ impl Headerless {
     }
 }
 
+/// A connection's place among the unheard.
+struct Place {
+    unheard: Unheard,
+    number: u64,
+}
+
+impl Place {
+    /// All of the request has come, or nobody waits for the rest of it. Once is enough.
+    fn leave(&self) {
+        self.unheard.change(|all| all.remove(&self.number));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A body that leaves the connection's place at its end, or when a handler wants no more of it.
+struct Awaited {
+    body: Incoming,
+    place: Arc<Place>,
+}
+
+impl Body for Awaited {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) {
+            self.place.leave();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.place.leave();
+    }
+}
+
 /// Serves `router` until `stop`, then waits a moment for answers under way.
 pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
-    let headerless = Headerless::default();
+    let unheard = Unheard::default();
     for number in 0.. {
         let next = async {
             let accepted = listener.accept().await;
             if accepted.is_ok() && permits.available_permits() == 0 {
-                headerless.end_oldest();
+                unheard.end_oldest();
             }
             (Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed"), accepted)
         };
@@ -119,22 +179,20 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Rout
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (router, tls, headerless) = (router.clone(), tls.clone(), headerless.clone());
+                let (router, tls) = (router.clone(), tls.clone());
                 let evicted = CancellationToken::new();
-                headerless.change(|all| all.insert(number, evicted.clone()));
+                let place = Arc::new(unheard.enter(number, evicted.clone()));
                 let stop = stop.clone();
                 connections.spawn(async move {
                     let lease = Lease::new(WHOLE_TIME);
-                    let arrived = || drop(headerless.change(|all| all.remove(&number)));
                     // A client that fails or stalls is its own loss.
                     tokio::select! {
-                        _ = connection(stream, Peer(peer), tls, router, lease.clone(), &arrived) => {}
+                        _ = connection(stream, Peer(peer), tls, router, lease.clone(), place) => {}
                         () = lease.expired() => {}
                         () = evicted.cancelled() => {}
                         // A stream of events would go on.
                         () = async { stop.cancelled().await; sleep(DRAIN_TIME).await } => {}
                     }
-                    arrived();
                     drop(permit);
                 });
             }
@@ -159,16 +217,16 @@ async fn connection(
     tls: Option<TlsAcceptor>,
     router: Router,
     lease: Lease,
-    arrived: impl Fn(),
+    place: Arc<Place>,
 ) -> io::Result<()> {
     // Events are small and wanted at once.
     stream.set_nodelay(true)?;
     let stream = Impatient::new(stream, WRITE_TIME);
     match tls {
-        None => exchange(stream, peer, router, lease, arrived).await,
+        None => exchange(stream, peer, router, lease, place).await,
         Some(tls) => {
             let stream = timeout(HANDSHAKE_TIME, tls.accept(stream)).await??;
-            exchange(stream, peer, router, lease, arrived).await
+            exchange(stream, peer, router, lease, place).await
         }
     }
 }
@@ -178,11 +236,14 @@ async fn exchange(
     peer: Peer,
     router: Router,
     lease: Lease,
-    arrived: impl Fn(),
+    place: Arc<Place>,
 ) -> io::Result<()> {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|mut request: Request<Incoming>| {
-        arrived();
+    let service = service_fn(|request: Request<Incoming>| {
+        if request.body().is_end_stream() {
+            place.leave();
+        }
+        let mut request = request.map(|body| Awaited { body, place: Arc::clone(&place) });
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(lease.clone());
         router.call(request)

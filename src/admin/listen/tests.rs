@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -9,7 +9,9 @@ use super::*;
 async fn server() -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    tokio::spawn(serve(listener, None, Router::new().route("/healthz", get(|| async { "ok\n" })), stop.clone()));
+    let length = |body: axum::body::Bytes| async move { format!("{} bytes\n", body.len()) };
+    let router = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/length", post(length));
+    tokio::spawn(serve(listener, None, router, stop.clone()));
     (address, stop)
 }
 
@@ -105,6 +107,46 @@ async fn a_request_is_served_at_once_behind_connections_that_say_nothing() {
     }
     let answer = timeout(HEADER_TIME / 2, ask(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")).await;
     assert!(answer.expect("those that wait longest make room").ends_with("ok\n"));
+}
+
+#[tokio::test]
+async fn a_request_is_served_at_once_behind_connections_whose_body_never_comes() {
+    let (address, _stop) = server().await;
+    let mut waiting = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n").await.unwrap();
+        waiting.push(stream);
+    }
+    for (request, wanted) in [
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", "ok\n"),
+        ("POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc", "3 bytes\n"),
+    ] {
+        let answer = timeout(HEADER_TIME / 2, ask(address, request)).await;
+        let answer = answer.expect("those that wait longest make room");
+        assert!(answer.ends_with(wanted), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_sent_everything_makes_no_room_for_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = |body: axum::body::Bytes| async move {
+        sleep(Duration::from_millis(500)).await;
+        format!("{} bytes\n", body.len())
+    };
+    let router = Router::new().route("/length", post(slow));
+    tokio::spawn(serve(listener, None, router, CancellationToken::new()));
+    let first = tokio::spawn(async move {
+        ask(address, "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await
+    });
+    sleep(Duration::from_millis(100)).await;
+    let mut idle = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(first.await.unwrap().ends_with("3 bytes\n"));
 }
 
 #[tokio::test(start_paused = true)]
