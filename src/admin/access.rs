@@ -26,6 +26,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
@@ -74,6 +75,8 @@ pub struct Gate {
     access: ArcSwap<Access>,
     certificate: Arc<ArcSwapOption<CertifiedKey>>,
     address: SocketAddr,
+    /// Told of each reload that changed the rules.
+    changes: watch::Sender<()>,
     refused: [AtomicU64; Refused::ALL.len()],
     told: Mutex<Told>,
 }
@@ -95,12 +98,14 @@ impl Gate {
             access: ArcSwap::from_pointee(access),
             certificate: Arc::new(ArcSwapOption::new(certified)),
             address,
+            changes: watch::Sender::new(()),
             refused: Default::default(),
             told: Mutex::default(),
         }
     }
 
-    /// Takes what a reload brought: tokens and certificate, for what begins from now on. Whether TLS is spoken at all
+    /// Takes what a reload brought: tokens and certificate, for what begins from now on, and tokens for what has a [`Stay`].
+    /// Whether TLS is spoken at all
     /// stays as it was at the start, and so do all rules where the new ones would open a public address.
     pub fn replace(&self, access: &Access) {
         if access.missing_for(self.address).is_some() || access.tls.is_some() != self.access.load().tls.is_some() {
@@ -109,6 +114,15 @@ impl Gate {
         }
         self.certificate.store(access.tls.as_ref().map(|tls| Arc::new(tls.certified())));
         self.access.store(Arc::new(access.clone()));
+        self.changes.send_replace(());
+    }
+
+    /// For an answer without end to a request that was let in to read.
+    pub fn stay(self: &Arc<Gate>, headers: &HeaderMap) -> Stay {
+        let mut changes = self.changes.subscribe();
+        // The rules may have changed after the request was let in.
+        changes.mark_changed();
+        Stay { gate: Arc::clone(self), headers: headers.clone(), changes }
     }
 
     /// `None`: plain HTTP. Handshakes take the certificate of the moment.
@@ -159,6 +173,28 @@ impl Gate {
         }
         told.last = Some(now);
         Some(std::mem::take(&mut told.unsaid))
+    }
+}
+
+/// What a reader was let in by, for as long as its answer goes on.
+#[derive(Debug)]
+pub struct Stay {
+    gate: Arc<Gate>,
+    headers: HeaderMap,
+    changes: watch::Receiver<()>,
+}
+
+impl Stay {
+    /// Returns once the rules let the reader in no more. Can be dropped and called again.
+    pub async fn over(&mut self) {
+        // The gate, which has the sender, is ours.
+        while self.changes.changed().await.is_ok() {
+            if known(&self.gate.access.load(), &self.headers, Role::Read).is_err() {
+                // Also for who asks again.
+                self.changes.mark_changed();
+                return;
+            }
+        }
     }
 }
 

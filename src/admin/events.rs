@@ -1,7 +1,8 @@
 //! `/v1/events`: the journal, as a list or as a stream that goes on (server-sent events).
 //!
 //! A stream's memory is what the journal holds for everybody: a reader that is too slow loses its place in the channel,
-//! and goes on from the journal's list. What the list has lost too, it is told.
+//! and goes on from the journal's list. What the list has lost too, it is told. A stream ends when a reload takes away the
+//! token that opened it.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -70,9 +71,15 @@ pub async fn events(
     };
     let follow = Follow { ready: VecDeque::new(), last: seen, receiver, since };
     let entries = follow.from(backlog);
-    let entries = stream::unfold((entries, permit), |(mut follow, permit)| async move {
-        let said = follow.next().await?;
-        Some((Ok::<_, Infallible>(said.event()), (follow, permit)))
+    let stay = admin.gate.stay(&headers);
+    let entries = stream::unfold((entries, stay, permit), |(mut follow, mut stay, permit)| async move {
+        let said = tokio::select! {
+            // Before anything else is told.
+            biased;
+            () = stay.over() => return None,
+            said = follow.next() => said?,
+        };
+        Some((Ok::<_, Infallible>(said.event()), (follow, stay, permit)))
     });
     answer(entries)
 }

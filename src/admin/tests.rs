@@ -108,6 +108,7 @@ struct Rig {
     address: SocketAddr,
     control: Arc<Loop>,
     journal: Journal,
+    gate: Arc<Gate>,
     stop: CancellationToken,
 }
 
@@ -164,7 +165,7 @@ async fn rig(access: Access, reload: ReloadOutcome) -> Rig {
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
     tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, Router::new()), stop.clone()));
-    Rig { address, control, journal, stop }
+    Rig { address, control, journal, gate, stop }
 }
 
 async fn open() -> Rig {
@@ -348,6 +349,34 @@ async fn events_come_as_a_list_and_as_a_stream_from_where_the_reader_was() {
     }
 }
 
+/// `mrd_NAME`, which may do everything.
+fn token(name: &str) -> Token {
+    let sum = digest::digest(&digest::SHA256, format!("mrd_{name}").as_bytes());
+    Token { name: name.into(), role: Role::Operate, sha256: sum.as_ref().try_into().unwrap() }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_is_taken_away_and_others_go_on() {
+    let access = |names: &[&str]| Access { tls: None, tokens: names.iter().map(|name| token(name)).collect() };
+    let rig = rig(access(&["alice", "bob"]), Ok(1)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let client = |name: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, format!("mrd_{name}")).unwrap();
+        let trust = TrustArgs { token_file: Some(file), ca: None };
+        Client::new(&format!("http://{}", rig.address), &trust).unwrap()
+    };
+    let mut alice = client("alice").follow("/v1/events", Some(0)).await.unwrap();
+    let mut bob = client("bob").follow("/v1/events", Some(0)).await.unwrap();
+    let note = || rig.journal.note(Timestamp::now(), Note::new(Kind::Alarm, "look"));
+    note();
+    assert!(alice.next().await.unwrap().is_some() && bob.next().await.unwrap().is_some());
+    rig.gate.replace(&access(&["bob"]));
+    note();
+    assert_eq!(timeout(SECOND, alice.next()).await.expect("at once").unwrap(), None, "and nothing more is told");
+    assert!(bob.next().await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn streams_are_bounded_in_number_and_leave_room_for_requests() {
     let rig = open().await;
@@ -397,8 +426,7 @@ async fn over_tls_with_a_private_ca_a_token_tells_who_it_is() {
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(path("token"), "mrd_alice\n").unwrap();
-    let sum = digest::digest(&digest::SHA256, b"mrd_alice");
-    let alice = Token { name: "alice".into(), role: Role::Operate, sha256: sum.as_ref().try_into().unwrap() };
+    let alice = token("alice");
     let tls = Some(Arc::new(Tls::read(path("cert.pem"), path("key.pem")).unwrap()));
     let rig = rig(Access { tls, tokens: vec![alice] }, Ok(1)).await;
     let url = format!("https://localhost:{}", rig.address.port());
