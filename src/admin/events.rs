@@ -1,7 +1,9 @@
 //! `/v1/events`: the journal, as a list or as a stream that goes on (server-sent events).
 //!
 //! A stream's memory is what the journal holds for everybody: a reader that is too slow loses its place in the channel,
-//! and goes on from the journal's list. What the list has lost too, it is told. A stream ends when a reload takes away the
+//! and goes on from the journal's list. What the list has lost too, it is told. Who
+//! saw an id that the journal does not have yet saw another journal: one that was lost, or set aside, before a restart. It is
+//! told so, and begins with what there is. A stream ends when a reload takes away the
 //! token that opened it.
 
 use std::collections::VecDeque;
@@ -52,7 +54,7 @@ pub async fn events(
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !accept.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/event-stream") {
         let entries = admin.journal.since(after.unwrap_or(0), limit);
-        return Json(json!({ "events": entries })).into_response();
+        return Json(json!({ "events": entries, "last": admin.journal.last() })).into_response();
     }
     let Ok(permit) = Arc::clone(&admin.streams).try_acquire_owned() else {
         let what = format!("{STREAMS} streams of events are open already; close one, or ask for lists");
@@ -65,12 +67,11 @@ pub async fn events(
     let receiver = admin.journal.subscribe();
     let journal = admin.journal.clone();
     let since = move |after| journal.since(after, MOST);
-    let backlog = match seen {
-        Some(seen) => since(seen),
-        None => admin.journal.since(0, limit),
-    };
     let follow = Follow { ready: VecDeque::new(), last: seen, receiver, since };
-    let entries = follow.from(backlog);
+    let entries = match seen {
+        Some(_) => follow.resume(admin.journal.last()),
+        None => follow.from(admin.journal.since(0, limit)),
+    };
     let stay = admin.gate.stay(&headers);
     let entries = stream::unfold((entries, stay, permit), |(mut follow, mut stay, permit)| async move {
         let said = tokio::select! {
@@ -94,6 +95,8 @@ enum Said {
     Entry(Arc<Entry>),
     /// So many entries are gone: it was too slow, or asked for what is too old.
     Missed(u64),
+    /// The journal began anew, and what it holds follows. Its last id.
+    Reset(u64),
 }
 
 impl Said {
@@ -104,6 +107,7 @@ impl Said {
                 event.json_data(&*entry).unwrap_or_else(|error| Event::default().comment(error.to_string()))
             }
             Said::Missed(missed) => Event::default().event("missed").data(json!({ "missed": missed }).to_string()),
+            Said::Reset(last) => Event::default().event("reset").data(json!({ "last": last }).to_string()),
         }
     }
 }
@@ -121,6 +125,16 @@ struct Follow<F> {
 impl<F: Fn(u64) -> Vec<Arc<Entry>>> Follow<F> {
     fn from(mut self, backlog: Vec<Arc<Entry>>) -> Follow<F> {
         backlog.into_iter().for_each(|entry| self.take(entry));
+        self
+    }
+
+    /// From what was given out last, where the journal has come to `newest`.
+    fn resume(mut self, newest: u64) -> Follow<F> {
+        if self.last.is_some_and(|last| last > newest) {
+            self.ready.push_back(Said::Reset(newest));
+            self.last = Some(0);
+        }
+        self.catch_up();
         self
     }
 

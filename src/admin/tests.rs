@@ -338,6 +338,8 @@ async fn events_come_as_a_list_and_as_a_stream_from_where_the_reader_was() {
         |body: &Value| body["events"].as_array().unwrap().iter().map(|e| e["id"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(ids(&rig.ask(Method::GET, "/v1/events", None).await.1), [1, 2, 3, 4, 5]);
     assert_eq!(ids(&rig.ask(Method::GET, "/v1/events?after=2&limit=2", None).await.1), [4, 5]);
+    let ahead = rig.ask(Method::GET, "/v1/events?after=74", None).await.1;
+    assert_eq!(ahead, json!({ "events": [], "last": 5 }), "the reader can tell that the journal is another one");
     for bad in ["after=x", "limit=-1", "since=3"] {
         assert_eq!(rig.ask(Method::GET, &format!("/v1/events?{bad}"), None).await.0, 400, "{bad}");
     }

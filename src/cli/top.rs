@@ -124,16 +124,18 @@ fn key(event: &Event) -> Option<Key> {
 
 /// Asks until nobody listens.
 async fn ask(client: Client, news: mpsc::Sender<News>) {
-    let (mut last, mut started) = (0, 0.0);
+    let mut last = 0;
     loop {
         let told = match both(&client, last).await {
-            // Another server: its numbers may begin anew.
-            Ok((status, _)) if started != 0.0 && status.started != started => {
-                (last, started) = (0, 0.0);
+            // A restart alone changes nothing: ids go on over it.
+            Ok((_, list)) if list.is_anew(last) => {
+                last = 0;
+                if news.send(News::Anew).await.is_err() {
+                    return;
+                }
                 continue;
             }
             Ok((status, list)) => {
-                started = status.started;
                 last = list.events.last().map_or(last, |entry| entry.id);
                 News::Status(Box::new(status), list.events)
             }
@@ -151,4 +153,77 @@ async fn both(client: &Client, last: u64) -> Result<(Status, List), AskError> {
     let path = format!("/v1/events?after={last}&limit={EVENTS}");
     let list = client.ask(Method::GET, &path, None, PATIENCE).await?.read()?;
     Ok((status, list))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::RawQuery;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::cli::ask::TrustArgs;
+    use crate::cli::status::tests::example;
+
+    /// A list of a journal: after which id it was asked for, the ids in it, and the journal's last.
+    type Answer = (u64, Range<u64>, u64);
+
+    fn list((_, ids, last): &Answer) -> Value {
+        let entry = |id| json!({ "id": id, "at": "2026-05-01T22:00:00Z", "kind": "reloaded", "cause": "test" });
+        json!({ "events": ids.clone().map(entry).collect::<Vec<_>>(), "last": last })
+    }
+
+    /// The news of a server that was started anew for each status, and gives these lists in turn. By status the ids that
+    /// came with it; `None` where the journal began anew.
+    async fn heard(answers: &[Answer], news: usize) -> Vec<Option<Vec<u64>>> {
+        let starts = Mutex::new(0.0);
+        let status = Arc::new(move || {
+            let mut started = starts.lock().unwrap();
+            *started += 1.0;
+            Json(json!(Status { started: *started, ..example() }))
+        });
+        let answers = Mutex::new(answers.to_vec().into_iter());
+        let events = Arc::new(move |query: Option<String>| {
+            let answer = answers.lock().unwrap().next().expect("a question that is expected");
+            assert_eq!(query.unwrap(), format!("after={}&limit={EVENTS}", answer.0));
+            Json(list(&answer))
+        });
+        let router = Router::new()
+            .route("/v1/status", get(move || std::future::ready(status())))
+            .route("/v1/events", get(move |RawQuery(query): RawQuery| std::future::ready(events(query))));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(crate::admin::listen::serve(listener, None, router, stop.clone()));
+        let (sender, mut told) = mpsc::channel(4);
+        let asking = tokio::spawn(ask(Client::new(&url, &TrustArgs::default()).unwrap(), sender));
+        let mut heard = vec![];
+        for _ in 0..news {
+            heard.push(match told.recv().await.unwrap() {
+                News::Status(_, entries) => Some(entries.iter().map(|entry| entry.id).collect()),
+                News::Anew => None,
+                News::Silent(why) => panic!("{why}"),
+            });
+        }
+        asking.abort();
+        stop.cancel();
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_restart_brings_no_event_twice() {
+        let heard = heard(&[(0, 1..4, 3), (3, 4..6, 5)], 2).await;
+        assert_eq!(heard, [Some(vec![1, 2, 3]), Some(vec![4, 5])]);
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_began_anew_is_told_and_read_from_its_beginning() {
+        let heard = heard(&[(0, 1..4, 3), (3, 0..0, 2), (0, 1..3, 2)], 3).await;
+        assert_eq!(heard, [Some(vec![1, 2, 3]), None, Some(vec![1, 2])]);
+    }
 }

@@ -35,6 +35,10 @@ impl Memory {
         entry
     }
 
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     pub fn since(&self, after: u64, limit: usize) -> Vec<Arc<Entry>> {
         let begin = self.entries.partition_point(|entry| entry.id <= after);
         let begin = begin.max(self.entries.len().saturating_sub(limit));

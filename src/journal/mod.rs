@@ -149,6 +149,11 @@ impl Journal {
         self.memory().since(after, limit)
     }
 
+    /// The highest id there is; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.memory().last()
+    }
+
     /// Every entry from now on; a reader that falls behind loses the oldest and is told so by the channel.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Entry>> {
         self.inner.followers.subscribe()

@@ -39,18 +39,20 @@ impl Rig {
         let since =
             move |after| kept.lock().unwrap().iter().filter(|entry| entry.id > after).cloned().collect::<Vec<_>>();
         let receiver = self.sender.subscribe();
-        let backlog = since(last.unwrap_or(0));
-        Follow { ready: VecDeque::new(), last, receiver, since }.from(backlog)
+        let backlog = since(0);
+        let follow = Follow { ready: VecDeque::new(), last, receiver, since };
+        if last.is_some() { follow.resume(self.next - 1) } else { follow.from(backlog) }
     }
 }
 
-/// What is told without waiting: ids, and `-N` for N that were missed.
+/// What is told without waiting: ids, `-N` for N that were missed, and 0 where the journal began anew.
 async fn told(follow: &mut Follow<impl Fn(u64) -> Vec<Arc<Entry>>>) -> Vec<i64> {
     let mut told = Vec::new();
     while let Ok(Some(said)) = tokio::time::timeout(Duration::from_millis(1), follow.next()).await {
         told.push(match said {
             Said::Entry(entry) => entry.id as i64,
             Said::Missed(missed) => -(missed as i64),
+            Said::Reset(_) => 0,
         });
     }
     told
@@ -74,6 +76,18 @@ async fn who_asks_for_what_is_forgotten_is_told_how_much() {
     assert_eq!(told(&mut rig.follow(Some(2))).await, [-3, 6, 7, 8, 9]);
     assert_eq!(told(&mut rig.follow(None)).await, [6, 7, 8, 9], "who asks for nothing misses nothing");
     assert_eq!(told(&mut rig.follow(Some(9))).await, Vec::<i64>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_saw_more_than_there_is_is_told_that_the_journal_began_anew() {
+    let mut rig = Rig::new();
+    rig.note(3);
+    let mut follow = rig.follow(Some(74));
+    rig.note(1);
+    assert_eq!(told(&mut follow).await, [0, 1, 2, 3, 4]);
+    rig.note(2);
+    assert_eq!(told(&mut rig.follow(Some(74))).await, [0, -2, 3, 4, 5, 6], "and what it has forgotten already");
+    assert_eq!(told(&mut Rig::new().follow(Some(1))).await, [0], "also before anything happens in it");
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ const CURVE: usize = 240;
 pub enum News {
     /// And what happened since the last.
     Status(Box<Status>, Vec<Entry>),
+    /// The server's journal began anew, so ids do too; what it holds comes next.
+    Anew,
     /// Why there is no answer.
     Silent(String),
 }
@@ -51,6 +53,8 @@ pub struct Screen {
     regions: TableState,
     /// Events below the last one shown.
     back: usize,
+    /// The journal began anew while it was looked at.
+    anew: bool,
 }
 
 impl Screen {
@@ -65,12 +69,15 @@ impl Screen {
             chosen: 0,
             regions: TableState::default(),
             back: 0,
+            anew: false,
         }
     }
 
     pub fn hear(&mut self, news: News) {
         match news {
             News::Silent(why) => self.silent = Some(why),
+            // What was seen before stays to be read.
+            News::Anew => self.anew = true,
             News::Status(status, events) => {
                 self.silent = None;
                 if self.curve.len() == CURVE {
@@ -273,7 +280,8 @@ impl Screen {
             })
             .collect();
         let back = if self.back > 0 { format!(", {} newer", self.back) } else { String::new() };
-        frame.render_widget(Paragraph::new(lines).block(titled(format!("events{back}"))), area);
+        let anew = if self.anew { ", the journal began anew" } else { "" };
+        frame.render_widget(Paragraph::new(lines).block(titled(format!("events{back}{anew}"))), area);
     }
 }
 

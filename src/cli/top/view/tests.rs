@@ -91,6 +91,16 @@ fn older_events_stay_in_place_while_newer_ones_come() {
 }
 
 #[test]
+fn a_journal_that_began_anew_is_told_and_what_was_seen_before_stays() {
+    let mut screen = screen();
+    screen.hear(News::Anew);
+    screen.hear(News::Status(Box::new(example()), vec![entry(1)]));
+    let text = drawn(&mut screen, 80, 24);
+    assert!(text.contains("events, the journal began anew") && text.contains("21:59:09"), "{text}");
+    assert_eq!(screen.events.len(), 10);
+}
+
+#[test]
 fn no_size_of_terminal_and_no_number_of_regions_is_too_much() {
     let mut status = example();
     let region = status.zones[0].regions[0].clone();
