@@ -1,7 +1,6 @@
 //! The operator's hands on a running node: orders by the command line, asked with dig, kept through kill -9.
 
 mod node;
-mod ports;
 
 use std::collections::BTreeMap;
 use std::process::Output;
