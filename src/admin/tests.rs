@@ -443,6 +443,23 @@ async fn over_tls_with_a_private_ca_a_token_tells_who_it_is() {
     let reply = ask.clone()(client(false, true)).await.unwrap();
     assert_eq!(reply.status, 401, "{reply:?}");
     let error = ask(client(true, false)).await.unwrap_err();
-    assert!(error.to_string().contains("TLS"), "{error}");
+    assert!(error.to_string().contains("unknown issuer; --ca FILE names"), "{error}");
     assert!(!rig.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.contains("200"), "no plain HTTP beside TLS");
+}
+
+#[tokio::test]
+async fn a_ca_in_the_place_of_the_server_s_certificate_is_told_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(path("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    let tls = Some(Arc::new(Tls::read(path("cert.pem"), path("key.pem")).unwrap()));
+    let rig = rig(Access { tls, tokens: vec![token("alice")] }, Ok(1)).await;
+    let trust = TrustArgs { token_file: None, ca: Some(path("cert.pem")) };
+    let client = Client::new(&format!("https://localhost:{}", rig.address.port()), &trust).unwrap();
+    let error = client.ask(Method::GET, "/healthz", None, SECOND * 9).await.unwrap_err().to_string();
+    assert!(error.contains("a CA's own certificate; issue one for the server, marked CA:FALSE"), "{error}");
 }

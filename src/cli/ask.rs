@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::feed::Feed;
+use crate::health::tls;
 
 const WHOLE_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -233,20 +234,27 @@ impl Client {
             request = request.header("content-type", "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(failed)?;
-        let response = sender.send_request(request).await.map_err(failed)?;
+        let response = sender.send_request(request).await.map_err(|error| self.unanswered(&error))?;
         Ok((sender, response))
+    }
+
+    /// Why a request has no answer. A TLS server that is asked in plain text answers with an alert, or just closes.
+    fn unanswered(&self, error: &hyper::Error) -> AskError {
+        let what = if error.is_parse() { "the answer is not HTTP" } else { "the connection ended without an answer" };
+        let help = if self.tls.is_none() { "; if TLS is spoken there, write https://" } else { "" };
+        failed(format!("{what} ({error}){help}"))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, AskError> {
         let stream = TcpStream::connect((&*self.host, self.port)).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => AskError::Refused,
+            io::ErrorKind::ConnectionRefused => AskError::Refused,
             _ => failed(error),
         })?;
         let stream: Box<dyn Io> = match &self.tls {
             None => Box::new(stream),
             Some(tls) => {
                 let name = ServerName::try_from(self.host.clone()).map_err(|_| AskError::Url)?;
-                Box::new(tls.connect(name, stream).await.map_err(|error| failed(format!("TLS: {error}")))?)
+                Box::new(tls.connect(name, stream).await.map_err(|error| failed(not_trusted(&error)))?)
             }
         };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -254,6 +262,20 @@ impl Client {
         tokio::spawn(connection);
         Ok(sender)
     }
+}
+
+/// Why there is no TLS with a server, and what to do where that is in our hands.
+fn not_trusted(error: &io::Error) -> String {
+    let said = tls::cause(error).unwrap_or_else(|| format!("TLS: {error}"));
+    let help = match error.get_ref().and_then(|fault| fault.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(_)) => "; if plain HTTP is spoken there, write http://",
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; --ca FILE names the private CA that signed it"
+        }
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "; if plain HTTP is spoken there, write http://",
+        _ => "",
+    };
+    said + help
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -360,6 +382,18 @@ mod tests {
         assert!(matches!(get(&format!("http://{free}"), "/"), Err(AskError::Refused)));
         for nonsense in ["", "SSH-2.0-OpenSSH\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"] {
             assert!(matches!(get(&server(nonsense), "/"), Err(AskError::Failed(_))), "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn http_to_a_tls_port_and_https_to_an_http_port_are_told_with_the_remedy() {
+        for tls in ["\u{15}\u{3}\u{3}\u{0}\u{2}\u{2}\u{32}", ""] {
+            let error = get(&server(tls), "/").unwrap_err().to_string();
+            assert!(error.contains("if TLS is spoken there, write https://"), "{error}");
+        }
+        for plain in ["HTTP/1.1 400 Bad Request\r\n\r\n", ""] {
+            let error = get(&server(plain).replace("http:", "https:"), "/").unwrap_err().to_string();
+            assert!(error.contains("if plain HTTP is spoken there, write http://"), "{error}");
         }
     }
 

@@ -45,7 +45,7 @@ pub mod rtt;
 #[cfg(test)]
 mod simulation;
 pub mod stats;
-mod tls;
+pub(crate) mod tls;
 pub mod tracker;
 
 pub use alarm::Alarm;

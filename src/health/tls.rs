@@ -68,7 +68,7 @@ pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 }
 
 /// What an I/O error of a TLS stream says, when TLS is what failed.
-pub(super) fn cause(error: &io::Error) -> Option<String> {
+pub(crate) fn cause(error: &io::Error) -> Option<String> {
     use rustls::Error::*;
     let said = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         InvalidCertificate(fault) => match certificate(fault) {
