@@ -397,9 +397,11 @@ impl Control {
                 let all = old.map(lifted).chain([(given.order, Kind::OrderGiven, None)]);
                 deeds.extend(all.map(|(order, kind, why)| Deed { kind, order, author: author.clone(), why }));
             }
-            News::Lifted { orders, author, unkept } => {
-                let lifted = |order| Deed { kind: Kind::OrderLifted, order, author: author.clone(), why: None };
-                deeds.extend(orders.into_iter().map(lifted));
+            News::Lifted { lifted, author, unkept } => {
+                let deed = |kind, order, why| Deed { kind, order, author: author.clone(), why };
+                deeds.extend(lifted.orders.into_iter().map(|order| deed(Kind::OrderLifted, order, None)));
+                let dropped = lifted.dropped.into_iter();
+                deeds.extend(dropped.map(|(order, why)| deed(Kind::OrderRefused, order, Some(why))));
                 plain.extend(unkept.map(|error| {
                     let what = "orders were lifted, but the state directory cannot be written: after a restart they hold again";
                     Note::new(Kind::Alarm, format!("{what}: {error}"))
@@ -424,7 +426,13 @@ impl Control {
             match turn {
                 Turn::Began => Deed { kind: Kind::OrderBegan, order, author, why: None },
                 Turn::Ended => Deed { kind: Kind::OrderExpired, order, author, why: None },
-                Turn::Refused(why) => Deed { kind: Kind::OrderRefused, order, author, why: Some(why) },
+                Turn::Replaced(by) => {
+                    let why = Some(format!("order {by} took its place"));
+                    Deed { kind: Kind::OrderLifted, order, author, why }
+                }
+                Turn::Refused(why) | Turn::Dropped(why) => {
+                    Deed { kind: Kind::OrderRefused, order, author, why: Some(why) }
+                }
             }
         });
         let deeds = deeds.collect();

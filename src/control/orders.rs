@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tracing::error;
 
-use crate::orders::book::{Book, Given, Turn};
+use crate::orders::book::{Book, Given, Lifted, Turn};
 use crate::orders::guard::Facts;
 use crate::orders::{Draft, Lift, Order, Refusal};
 use crate::state::keeper::Keeper;
@@ -41,7 +41,7 @@ struct Change {
 
 enum Deed {
     Given(Given, Reply<Order>),
-    Lifted(Vec<Order>, String, Reply<Vec<Order>>),
+    Lifted(Lifted, String, Reply<Vec<Order>>),
     /// By time; it holds already.
     Turned,
 }
@@ -53,7 +53,7 @@ pub struct Kept(Change, Result<(), String>);
 pub enum News {
     Given(Given),
     Lifted {
-        orders: Vec<Order>,
+        lifted: Lifted,
         author: String,
         /// They hold again after a restart, for this reason.
         unkept: Option<String>,
@@ -111,8 +111,8 @@ impl Desk {
                     }
                 }
             }
-            Request::Lift(what, author, reply) => match book.lift(&what) {
-                Ok(orders) => Deed::Lifted(orders, author, reply),
+            Request::Lift(what, author, reply) => match book.lift(&what, facts) {
+                Ok(lifted) => Deed::Lifted(lifted, author, reply),
                 Err(refusal) => {
                     let _ = reply.send(Err(refusal.clone()));
                     return Some((author, refusal));
@@ -169,10 +169,12 @@ impl Desk {
                 (News::Given(given.clone()), Answer::Given(reply, Ok(given.order)))
             }
             // What was taken away must be had back even while the disk takes nothing.
-            (Deed::Lifted(orders, author, reply), outcome) => {
+            (Deed::Lifted(lifted, author, reply), outcome) => {
                 self.adopt(book);
                 let unkept = outcome.err();
-                (News::Lifted { orders: orders.clone(), author, unkept }, Answer::Lifted(reply, Ok(orders)))
+                let dropped = lifted.dropped.iter().map(|(order, _)| order);
+                let gone = lifted.orders.iter().chain(dropped).cloned().collect();
+                (News::Lifted { lifted, author, unkept }, Answer::Lifted(reply, Ok(gone)))
             }
         }
     }

@@ -5,17 +5,18 @@
 //!            └──────────────(without a later beginning)──────────────▲
 //! ```
 //!
-//! An order that is given takes the place of those of the same kind (drain, or force) about the same subject in the same
-//! zone: an immediate one of those in force, one to come of those to come at an overlapping time. Orders of different
-//! zones, or of one and of every zone, stand beside each other: the latest force holds, and the least share of all
-//! drains.
+//! An order that comes into force takes the place of those of the same kind (drain, or force) in force about the same
+//! subject in the same zone; one that is given for later also of those to come at an overlapping time. Orders of different
+//! zones, or of one and of every zone, stand beside each other: the force that began last holds, and the least share of
+//! all drains. So a force up may cover a force down, which the guard judges anew before it is uncovered ([`super::cover`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{self, MOST_ORDERS, Window};
+use super::cover;
 use super::guard::{self, Facts};
 use super::saved::Written;
 use super::{Action, Draft, Lift, Order, Refusal, Subject, Words};
@@ -37,6 +38,10 @@ pub(super) struct Kept {
     /// When it really came into force: for one that was to begin while the node was down, that is later than its time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub begun: Option<Timestamp>,
+    /// Of those that have begun the one with the higher place began later; 0 before. The wall clock cannot tell: it may be
+    /// set back.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub place: u64,
     /// Of a drain: the share that was left when it began; below 1 where it took the place of another drain.
     pub start: f64,
 }
@@ -49,10 +54,23 @@ pub struct Given {
     pub replaced: Vec<Order>,
 }
 
+/// Orders that were ended before their time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lifted {
+    /// Those that it was asked of, at least one.
+    pub orders: Vec<Order>,
+    /// Those that were covered by them and would leave too little now: they are gone too. The texts hold the figures.
+    pub dropped: Vec<(Order, String)>,
+}
+
 /// What time did to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     Began,
+    /// The order with this number began and took its place: it is gone.
+    Replaced(u64),
+    /// What covered it came to its end, and uncovered it would leave too little: it is gone. The text holds the figures.
+    Dropped(String),
     /// It is gone. It may never have begun, when its whole time went by while the node was down.
     Ended,
     /// Its time came, but it would have left too little: it is gone. The text holds the figures.
@@ -93,63 +111,85 @@ impl Book {
                 "{MOST_ORDERS} orders are in force or to come, as many as are kept: lift some first"
             )));
         }
-        let holds = |kept: &&Kept| kept.holds_at(&window, now);
-        let before = Words::of(self.kept.iter().filter(holds).map(|kept| (&kept.order, 0.0)));
-        let after = Words::of(staying.iter().filter(holds).map(|kept| &kept.order).chain([&order]).map(|o| (o, 0.0)));
-        guard::check(facts, &order, &before, &after, window.to_come).map_err(Refusal::TooLittle)?;
+        let before = wholly(holding(&self.kept, &window, now).into_iter().map(|kept| &kept.order));
+        let after = holding(&staying, &window, now).into_iter().map(|kept| &kept.order).chain([&order]);
+        guard::check(facts, &order, &before, &wholly(after), window.to_come).map_err(Refusal::TooLittle)?;
 
         let start = replaced.iter().filter_map(|kept| kept.left(now)).fold(1.0, f64::min);
         self.next = self.next.saturating_add(1);
+        let (begun, place) = if window.to_come { (None, 0) } else { (Some(now), self.next_place()) };
         self.kept = staying;
-        self.kept.push(Kept { order: order.clone(), begun: (!window.to_come).then_some(now), start });
+        self.kept.push(Kept { order: order.clone(), begun, place, start });
         Ok(Given { order, replaced: replaced.into_iter().map(|kept| kept.order).collect() })
     }
 
-    /// Ends orders before their time; gives those that are gone, at least one.
-    pub fn lift(&mut self, what: &Lift) -> Result<Vec<Order>, Refusal> {
+    /// Ends orders before their time, and those that were covered by them and would leave too little.
+    pub fn lift(&mut self, what: &Lift, facts: &Facts) -> Result<Lifted, Refusal> {
         let ids = match what {
             Lift::Id(id) if self.kept.iter().any(|kept| kept.order.id == *id) => BTreeSet::from([*id]),
             Lift::Id(id) => return Err(Refusal::Unknown(format!("no order {id} is in force or to come"))),
             Lift::Drains { subject, zone } => self.about(subject, zone.as_deref(), true)?,
             Lift::Forces { subject, zone } => self.about(subject, zone.as_deref(), false)?,
         };
-        let (gone, staying) = std::mem::take(&mut self.kept).into_iter().partition(|kept| ids.contains(&kept.order.id));
-        self.kept = staying;
-        let gone: Vec<Kept> = gone;
-        Ok(gone.into_iter().map(|kept| kept.order).collect())
+        let gone = self.take(|kept| ids.contains(&kept.order.id));
+        let dropped = self.drop_uncovered(&gone, facts);
+        Ok(Lifted { orders: gone.into_iter().map(|kept| kept.order).collect(), dropped })
     }
 
     /// Ends what has come to its end, then begins what has come to its beginning. To be called when [`Book::due`] is
-    /// there, and once after a start. The guard judges each beginning, unless it was given `anyway`.
+    /// there, and once after a start. The guard judges each beginning, and each order that an end uncovers, unless it was
+    /// given `anyway`.
     pub fn expire(&mut self, facts: &Facts, now: Timestamp) -> Vec<(Order, Turn)> {
-        let mut turns = vec![];
-        self.kept.retain(|kept| {
-            let over = kept.order.until.is_some_and(|until| until <= now);
-            if over {
-                turns.push((kept.order.clone(), Turn::Ended));
-            }
-            !over
-        });
+        let over = self.take(|kept| kept.order.until.is_some_and(|until| until <= now));
+        let mut turns: Vec<(Order, Turn)> = over.iter().map(|kept| (kept.order.clone(), Turn::Ended)).collect();
+        let dropped = self.drop_uncovered(&over, facts);
+        turns.extend(dropped.into_iter().map(|(order, text)| (order, Turn::Dropped(text))));
+
         let ripe = self.kept.iter().filter(|kept| kept.begun.is_none() && kept.order.from <= now);
         let ripe: BTreeSet<(Timestamp, u64)> = ripe.map(|kept| (kept.order.from, kept.order.id)).collect();
         for (_, id) in ripe {
-            let Some(position) = self.kept.iter().position(|kept| kept.order.id == id) else { continue };
-            let order = self.kept[position].order.clone();
-            let before = self.words(now);
-            let in_force = self.kept.iter().filter(|kept| kept.begun.is_some()).map(|kept| &kept.order);
-            let after = Words::of(in_force.chain([&order]).map(|order| (order, 0.0)));
-            match guard::check(facts, &order, &before, &after, false) {
-                Ok(()) => {
-                    self.kept[position].begun = Some(now);
-                    turns.push((order, Turn::Began));
-                }
-                Err(text) => {
-                    self.kept.remove(position);
-                    turns.push((order, Turn::Refused(text)));
-                }
-            }
+            self.begin(id, facts, now, &mut turns);
         }
         turns
+    }
+
+    /// Begins an order to come, if the guard lets it; it takes the place of those of its kind.
+    fn begin(&mut self, id: u64, facts: &Facts, now: Timestamp, turns: &mut Vec<(Order, Turn)>) {
+        let Some(position) = self.kept.iter().position(|kept| kept.order.id == id) else { return };
+        let order = self.kept[position].order.clone();
+        let gives_way = |kept: &Kept| kept.begun.is_some() && kept.order.has_place_of(&order);
+        let before = begun(&self.kept);
+        let after = before.iter().filter(|kept| !gives_way(kept)).map(|kept| &kept.order).chain([&order]);
+        let judged = guard::check(facts, &order, &wholly(before.iter().map(|kept| &kept.order)), &wholly(after), false);
+        if let Err(text) = judged {
+            self.kept.remove(position);
+            turns.push((order, Turn::Refused(text)));
+            return;
+        }
+        let place = self.next_place();
+        (self.kept[position].begun, self.kept[position].place) = (Some(now), place);
+        let replaced = self.take(|kept| kept.order.id != id && gives_way(kept));
+        turns.extend(replaced.into_iter().map(|kept| (kept.order, Turn::Replaced(id))));
+        turns.push((order, Turn::Began));
+    }
+
+    /// Drops what was covered by orders that are gone now and would leave too little; gives those with the reason.
+    fn drop_uncovered(&mut self, gone: &[Kept], facts: &Facts) -> Vec<(Order, String)> {
+        let dropped = cover::too_much(&begun(&self.kept), &begun(gone), facts);
+        let gone = self.take(|kept| dropped.contains_key(&kept.order.id));
+        gone.into_iter().map(|kept| (dropped[&kept.order.id].clone(), kept.order)).map(|(text, o)| (o, text)).collect()
+    }
+
+    /// Takes those out for which `gone` holds.
+    fn take(&mut self, gone: impl Fn(&Kept) -> bool) -> Vec<Kept> {
+        let (gone, staying) = std::mem::take(&mut self.kept).into_iter().partition(|kept| gone(kept));
+        self.kept = staying;
+        gone
+    }
+
+    /// Of an order that begins now.
+    fn next_place(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.place).max().unwrap_or(0).saturating_add(1)
     }
 
     /// When [`Book::expire`] has something to do next; may be past.
@@ -166,7 +206,9 @@ impl Book {
 
     /// What holds now.
     pub fn words(&self, now: Timestamp) -> Words<'_> {
-        Words::of(self.in_force(now).map(|kept| (&kept.order, kept.left(now).unwrap_or(1.0))))
+        let mut in_force: Vec<&Kept> = self.in_force(now).collect();
+        in_force.sort_by_key(|kept| kept.rank());
+        Words::of(in_force.into_iter().map(|kept| (&kept.order, kept.left(now).unwrap_or(1.0))))
     }
 
     /// In force and to come, by id.
@@ -180,7 +222,11 @@ impl Book {
     }
 
     fn in_force(&self, now: Timestamp) -> impl Iterator<Item = &Kept> {
-        self.kept.iter().filter(move |kept| kept.begun.is_some() && kept.order.until.is_none_or(|until| now < until))
+        let lasts = move |order: &Order| {
+            // What a force up covers may be uncovered only once the guard was asked, which `expire` does.
+            order.action == Action::ForceUp || order.until.is_none_or(|until| now < until)
+        };
+        self.kept.iter().filter(move |kept| kept.begun.is_some() && lasts(&kept.order))
     }
 
     /// The orders of a kind about a subject that a lift ends.
@@ -212,18 +258,14 @@ impl Book {
 
 impl Kept {
     fn gives_way_to(&self, order: &Order, window: &Window) -> bool {
-        let old = &self.order;
-        old.subject == order.subject
-            && old.zone == order.zone
-            && old.action.same_kind(order.action)
+        self.order.has_place_of(order)
             && self.begun.is_none() == window.to_come
-            && window.overlaps(old.from, old.until)
+            && window.overlaps(self.order.from, self.order.until)
     }
 
-    /// Whether it holds when the window begins.
-    fn holds_at(&self, window: &Window, now: Timestamp) -> bool {
-        let begins = if window.to_come { self.order.from <= window.from } else { self.begun.is_some() };
-        begins && self.order.until.is_none_or(|until| window.from.max(now) < until)
+    /// Sorts by when they began; those to come after those that have, by when they will.
+    pub fn rank(&self) -> (bool, u64, Timestamp, u64) {
+        (self.begun.is_none(), self.place, self.begun.unwrap_or(self.order.from), self.order.id)
     }
 
     /// Of a drain that has begun: the share that is left.
@@ -261,6 +303,38 @@ impl Kept {
             left,
         }
     }
+}
+
+/// Those that have begun, in the order in which they did.
+fn begun(kept: &[Kept]) -> Vec<&Kept> {
+    let mut begun: Vec<&Kept> = kept.iter().filter(|kept| kept.begun.is_some()).collect();
+    begun.sort_by_key(|kept| kept.rank());
+    begun
+}
+
+/// Those that hold when the window begins, in the order in which they began or will have begun. For a window that begins
+/// now, what is to come does not count.
+fn holding<'k>(kept: &'k [Kept], window: &Window, now: Timestamp) -> Vec<&'k Kept> {
+    let begins = |kept: &&Kept| kept.begun.is_some() || (window.to_come && kept.order.from <= window.from);
+    let mut holding: Vec<&Kept> = kept.iter().filter(begins).collect();
+    holding.sort_by_key(|kept| kept.rank());
+    if window.to_come {
+        // One that will begin takes the place of an older one, which is not there again when it ends.
+        let slot = |order: &'k Order| (&order.subject, &order.zone, matches!(order.action, Action::Drain { .. }));
+        let last: HashMap<_, u64> = holding.iter().map(|kept| (slot(&kept.order), kept.order.id)).collect();
+        holding.retain(|kept| last[&slot(&kept.order)] == kept.order.id);
+    }
+    holding.retain(|kept| kept.order.until.is_none_or(|until| window.from.max(now) < until));
+    holding
+}
+
+/// What orders say once their drains have come to nothing.
+pub(super) fn wholly<'o>(orders: impl IntoIterator<Item = &'o Order>) -> Words<'o> {
+    Words::of(orders.into_iter().map(|order| (order, 0.0)))
+}
+
+fn is_zero(place: &u64) -> bool {
+    *place == 0
 }
 
 fn seconds(at: Timestamp) -> f64 {

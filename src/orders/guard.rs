@@ -55,6 +55,14 @@ pub struct StreamFacts {
 /// Whether a region can take clients, by family.
 type Able = [bool; 2];
 
+impl Facts {
+    /// Whether a force down that had no effect in some zone has one there now.
+    pub(super) fn uncovers(&self, order: &Order, before: &Words<'_>, after: &Words<'_>) -> bool {
+        let holds = |zone: &&ZoneFacts| order.zone.as_ref().is_none_or(|only| *only == zone.name);
+        self.zones.iter().filter(holds).any(|zone| !zone.is_held_down(order, before) && zone.is_held_down(order, after))
+    }
+}
+
 impl ZoneFacts {
     /// Of a zone; `up` tells by region, server and family whether an address counts as up by the probes alone.
     ///
@@ -91,6 +99,24 @@ impl ZoneFacts {
                 region.servers.iter().flat_map(|server| &server.addresses).any(|(known, _)| known == address)
             }
         })
+    }
+
+    /// Whether a force down about a region or server of it is not covered by a force up.
+    fn is_held_down(&self, order: &Order, words: &Words<'_>) -> bool {
+        let forced = |region: &RegionFacts| words.region(&self.name, &region.name).forced;
+        match &order.subject {
+            Subject::Region(name) => {
+                self.regions.iter().any(|region| region.name == *name && forced(region) == Some(Forced::Down))
+            }
+            Subject::Server(address) => self.regions.iter().any(|region| {
+                let is_down = |server: &ServerFacts| {
+                    let addresses = || server.addresses.iter().map(|(known, _)| *known);
+                    addresses().any(|known| known == *address)
+                        && words.server(&self.name, addresses()) == Some(Forced::Down)
+                };
+                forced(region) != Some(Forced::Up) && region.servers.iter().any(is_down)
+            }),
+        }
     }
 
     /// By region: whether it can take clients. `presumed`: the probes are not asked, every server counts as up.

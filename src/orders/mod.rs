@@ -9,7 +9,7 @@
 //!
 //! * [`book`]: the orders in force and to come; giving, lifting, beginning and ending.
 //! * [`words`]: what they say of a region or server at one instant.
-//! * [`guard`]: refuses what would leave too little.
+//! * [`guard`]: refuses what would leave too little. `cover`: what the end of a force up uncovers.
 //! * `bounds`: what any draft has to keep to. `saved`: the form on disk.
 //!
 //! Pure: knows no socket, no file and no clock.
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod book;
 mod bounds;
+mod cover;
 pub mod guard;
 mod saved;
 pub mod words;
@@ -32,7 +33,7 @@ pub mod words;
 #[cfg(test)]
 mod tests;
 
-pub use book::{Book, Given, Turn};
+pub use book::{Book, Given, Lifted, Turn};
 pub use bounds::{LATEST_BEGINNING, LONGEST, LONGEST_TEXT, MOST_ORDERS, SLOWEST_DRAIN};
 pub use guard::Facts;
 pub use words::{Word, Words};
@@ -154,6 +155,11 @@ impl Action {
 }
 
 impl Order {
+    /// Whether the later of the two takes the place of the other: the same kind about the same subject in the same zone.
+    fn has_place_of(&self, other: &Order) -> bool {
+        self.subject == other.subject && self.zone == other.zone && self.action.same_kind(other.action)
+    }
+
     /// What it does, to whom and where: `drain of eu-west`, `forcing 192.0.2.11 down in stream.example`.
     pub fn deed(&self) -> String {
         let subject = &self.subject;

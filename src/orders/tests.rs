@@ -214,7 +214,7 @@ fn an_order_for_one_zone_and_one_for_all_stand_beside_each_other_and_the_latest_
     give(&mut book, Draft { zone: Some("Stream.Example.".into()), ..down("ap") }, "10:00:00");
     let all = give(&mut book, up("ap"), "10:00:01");
     assert_eq!(word(&book, "ap", "10:01:00").forced, Some(Forced::Up));
-    book.lift(&Lift::Id(all)).unwrap();
+    book.lift(&Lift::Id(all), &facts()).unwrap();
     assert_eq!(word(&book, "ap", "10:01:00").forced, Some(Forced::Down));
     assert_eq!(book.words(at("10:01:00")).region("other.example", "ap").forced, None);
 }
@@ -258,11 +258,11 @@ fn undrain_ends_what_has_begun_and_leaves_next_weeks_window() {
     let now = give(&mut book, drain("ap"), "10:00:00");
     let later = give(&mut book, window(drain("ap"), "18:00:00", minutes(60)), "10:00:00");
     let undrain = Lift::Drains { subject: Subject::Region("ap".into()), zone: None };
-    let ids = |lifted: Vec<Order>| lifted.into_iter().map(|order| order.id).collect::<Vec<_>>();
-    assert_eq!(ids(book.lift(&undrain).unwrap()), [now]);
+    let ids = |lifted: Lifted| lifted.orders.into_iter().map(|order| order.id).collect::<Vec<_>>();
+    assert_eq!(ids(book.lift(&undrain, &facts()).unwrap()), [now]);
     assert_eq!(left(&book, "ap", "10:01:00"), None);
-    assert_eq!(ids(book.lift(&undrain).unwrap()), [later], "with nothing in force it means the window");
-    assert!(book.lift(&undrain).unwrap_err().to_string().contains("ap is not drained"));
+    assert_eq!(ids(book.lift(&undrain, &facts()).unwrap()), [later], "with nothing in force it means the window");
+    assert!(book.lift(&undrain, &facts()).unwrap_err().to_string().contains("ap is not drained"));
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_drain_of_every_zone_is_not_lifted_in_one() {
     let mut book = Book::default();
     let id = give(&mut book, drain("ap"), "10:00:00");
     let subject = Subject::Region("ap".into());
-    let refused = book.lift(&Lift::Drains { subject, zone: Some("stream.example".into()) }).unwrap_err();
+    let refused = book.lift(&Lift::Drains { subject, zone: Some("stream.example".into()) }, &facts()).unwrap_err();
     assert_eq!(
         refused.to_string(),
         format!("ap is not drained in stream.example alone; order {id} is about every zone: lift that")
@@ -282,7 +282,7 @@ fn lifting_a_force_leaves_the_drain() {
     let mut book = Book::default();
     give(&mut book, drain("ap"), "10:00:00");
     give(&mut book, down("ap"), "10:00:00");
-    book.lift(&Lift::Forces { subject: Subject::Region("ap".into()), zone: None }).unwrap();
+    book.lift(&Lift::Forces { subject: Subject::Region("ap".into()), zone: None }, &facts()).unwrap();
     assert_eq!(word(&book, "ap", "10:01:00"), Word { forced: None, left: Some(0.5) });
 }
 
@@ -290,9 +290,9 @@ fn lifting_a_force_leaves_the_drain() {
 fn ids_are_never_used_again() {
     let mut book = Book::default();
     assert_eq!(give(&mut book, drain("ap"), "10:00:00"), 1);
-    book.lift(&Lift::Id(1)).unwrap();
+    book.lift(&Lift::Id(1), &facts()).unwrap();
     assert_eq!(give(&mut book, drain("ap"), "10:00:00"), 2);
-    assert_eq!(book.lift(&Lift::Id(1)).unwrap_err().to_string(), "no order 1 is in force or to come");
+    assert_eq!(book.lift(&Lift::Id(1), &facts()).unwrap_err().to_string(), "no order 1 is in force or to come");
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn a_region_that_leaves_by_another_order_does_not_count() {
     book.give(drain("eu-west"), &with_min(2), at("10:00:00")).unwrap();
     let refused = refusal(&mut book, down("ap"), &with_min(2), "10:00:00");
     assert!(refused.starts_with("forcing ap down would leave 1 of 3 regions"), "{refused}");
-    book.lift(&Lift::Id(1)).unwrap();
+    book.lift(&Lift::Id(1), &facts()).unwrap();
     book.give(down("ap"), &with_min(2), at("10:00:00")).expect("eu-west is back");
 }
 
@@ -509,6 +509,129 @@ fn what_ends_makes_room_for_what_begins_at_the_same_time() {
     book.give(window(drain("ap"), "12:00:00", minutes(60)), &with_min(2), at("10:00:00")).unwrap();
     let turns = book.expire(&with_min(2), at("12:00:00"));
     assert!(matches!(&turns[..], [(_, Turn::Ended), (_, Turn::Began)]), "{turns:?}");
+}
+
+/// `us-east` and `ap` are down, so that `eu-west` must stay.
+fn only_eu_west_is_up() -> Facts {
+    let mut facts = facts();
+    facts.zones[0].regions[1] = region("us-east", &["!198.51.100.11 !2001:db8:2::11"]);
+    facts.zones[0].regions[2] = region("ap", &["!203.0.113.11"]);
+    facts
+}
+
+fn in_zone(draft: Draft) -> Draft {
+    Draft { zone: Some("stream.example".into()), ..draft }
+}
+
+fn ids(book: &Book) -> Vec<u64> {
+    book.list().iter().map(|order| order.id).collect()
+}
+
+#[test]
+fn a_force_that_begins_by_its_time_counts_more_than_one_given_after_it_but_begun_before() {
+    let mut book = Book::default();
+    let window_down = give(&mut book, window(in_zone(down("ap")), "12:00:00", minutes(60)), "10:00:00");
+    let up_now = give(&mut book, up("ap"), "10:00:01");
+    assert!(window_down < up_now);
+    book.expire(&facts(), at("12:00:00"));
+    assert_eq!(word(&book, "ap", "12:00:00").forced, Some(Forced::Down));
+}
+
+#[test]
+fn the_last_to_begin_is_known_although_the_clock_was_set_back() {
+    let mut book = Book::default();
+    give(&mut book, in_zone(down("ap")), "10:00:00");
+    give(&mut book, up("ap"), "09:00:00");
+    assert_eq!(word(&book, "ap", "09:00:01").forced, Some(Forced::Up));
+    let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+    assert_eq!(word(&again, "ap", "09:00:01").forced, Some(Forced::Up), "over a restart too");
+}
+
+#[test]
+fn a_window_that_begins_takes_the_place_of_those_of_its_kind_in_force() {
+    let mut book = Book::default();
+    let later = give(&mut book, window(down("ap"), "12:00:00", minutes(60)), "10:00:00");
+    let now = give(&mut book, up("ap"), "10:00:01");
+    let beside = [give(&mut book, in_zone(up("ap")), "10:00:02"), give(&mut book, drain("ap"), "10:00:02")];
+    let turns = book.expire(&facts(), at("12:00:00"));
+    let short: Vec<_> = turns.iter().map(|(order, turn)| (order.id, turn.clone())).collect();
+    assert_eq!(short, [(now, Turn::Replaced(later)), (later, Turn::Began)]);
+    assert_eq!(ids(&book), [later, beside[0], beside[1]], "another zone and another kind stay");
+    book.expire(&facts(), at("13:00:00"));
+    assert_eq!(word(&book, "ap", "13:00:00").forced, Some(Forced::Up), "of its own zone");
+}
+
+#[test]
+fn a_force_down_that_begins_under_a_force_up_is_judged_by_the_guard() {
+    let mut book = Book::default();
+    let facts = only_eu_west_is_up();
+    book.give(window(down("eu-west"), "12:00:00", minutes(60)), &facts, at("10:00:00")).expect("others may be up then");
+    let up_now = book.give(up("eu-west"), &facts, at("10:00:01")).unwrap().order.id;
+    let turns = book.expire(&facts, at("12:00:00"));
+    let [(_, Turn::Refused(text))] = &turns[..] else { panic!("{turns:?}") };
+    assert!(text.contains("0 of 3 regions"), "{text}");
+    assert_eq!(ids(&book), [up_now]);
+}
+
+#[test]
+fn lifting_a_force_up_drops_the_force_down_under_it_that_would_leave_too_little() {
+    let mut book = Book::default();
+    give(&mut book, in_zone(down("eu-west")), "10:00:00");
+    let cover = give(&mut book, up("eu-west"), "10:00:01");
+    let lifted = book.lift(&Lift::Id(cover), &only_eu_west_is_up()).unwrap();
+    assert_eq!(lifted.orders.iter().map(|order| order.id).collect::<Vec<_>>(), [cover]);
+    let [(order, text)] = &lifted.dropped[..] else { panic!("{lifted:?}") };
+    assert_eq!(order.id, 1);
+    assert!(
+        text.starts_with("uncovered by the end of order 2: forcing eu-west down in stream.example would"),
+        "{text}"
+    );
+    assert!(text.contains("0 of 3 regions"), "{text}");
+    assert_eq!(book.list(), []);
+}
+
+#[test]
+fn a_force_up_that_ends_drops_the_force_down_under_it_that_would_leave_too_little() {
+    let mut book = Book::default();
+    give(&mut book, in_zone(down("eu-west")), "10:00:00");
+    give(&mut book, Draft { lasting: Some(minutes(60)), ..up("eu-west") }, "10:00:01");
+    assert_eq!(word(&book, "eu-west", "11:00:01").forced, Some(Forced::Up), "until the guard was asked");
+    let turns = book.expire(&only_eu_west_is_up(), at("11:00:01"));
+    assert!(matches!(&turns[..], [(_, Turn::Ended), (order, Turn::Dropped(_))] if order.id == 1), "{turns:?}");
+    assert_eq!(word(&book, "eu-west", "11:00:01").forced, None);
+}
+
+#[test]
+fn what_is_uncovered_and_leaves_enough_or_was_given_anyway_stays() {
+    for (anyway, facts) in [(false, facts()), (true, only_eu_west_is_up())] {
+        let mut book = Book::default();
+        give(&mut book, Draft { anyway, ..in_zone(down("eu-west")) }, "10:00:00");
+        let cover = give(&mut book, up("eu-west"), "10:00:01");
+        assert_eq!(book.lift(&Lift::Id(cover), &facts).unwrap().dropped, []);
+        assert_eq!(word(&book, "eu-west", "10:01:00").forced, Some(Forced::Down));
+    }
+}
+
+#[test]
+fn servers_forced_down_under_their_forced_up_region_are_judged_when_it_is_lifted() {
+    let mut book = Book::default();
+    let cover = give(&mut book, up("eu-west"), "10:00:00");
+    let first = give(&mut book, server_down("192.0.2.11"), "10:00:01");
+    let second = give(&mut book, server_down("192.0.2.12"), "10:00:02");
+    let lifted = book.lift(&Lift::Id(cover), &only_eu_west_is_up()).unwrap();
+    let dropped: Vec<u64> = lifted.dropped.iter().map(|(order, _)| order.id).collect();
+    assert_eq!((dropped, ids(&book)), (vec![second], vec![first]), "half of its servers are enough");
+}
+
+#[test]
+fn the_end_of_a_force_up_drops_nothing_that_held_all_along() {
+    let mut facts = with_min(2);
+    facts.zones[0].regions[2] = region("ap", &["!203.0.113.11"]);
+    let mut book = Book::default();
+    let cover = book.give(up("ap"), &facts, at("10:00:00")).unwrap().order.id;
+    book.give(down("us-east"), &facts, at("10:00:00")).expect("eu-west and ap");
+    book.give(drain("us-east"), &facts, at("10:00:00")).expect("it is leaving already");
+    assert_eq!(book.lift(&Lift::Id(cover), &facts).unwrap().dropped, [], "us-east may be in the middle of its repair");
 }
 
 #[test]
@@ -632,8 +755,9 @@ proptest! {
                         Err(_) => prop_assert_eq!(&book, &before),
                     }
                 }
-                Step::Lift(lift) => match book.lift(&lift) {
-                    Ok(gone) => {
+                Step::Lift(lift) => match book.lift(&lift, &facts) {
+                    Ok(Lifted { orders: gone, dropped }) => {
+                        prop_assert_eq!(&dropped, &vec![], "every server is up, and one region is enough");
                         prop_assert!(!gone.is_empty());
                         prop_assert_eq!(book.list().len() + gone.len(), before.list().len());
                     }
@@ -659,19 +783,18 @@ proptest! {
         }
     }
 
-    /// With every server up and nobody saying `anyway` or forcing up, somewhere is always open.
+    /// With every server up and nobody saying `anyway`, somewhere is always open.
     #[test]
     fn orders_that_were_not_forced_through_always_leave_enough(steps in prop::collection::vec(step(), 0..60)) {
         let (facts, mut now) = (with_min(2), at("10:00:00"));
         let mut book = Book::default();
         for step in steps {
             match step {
-                Step::Give(draft) if draft.action != Action::ForceUp => {
+                Step::Give(draft) => {
                     let from = draft.from.map(|later| now + Duration::from_secs(later.as_second() as u64));
                     let _ = book.give(Draft { from, anyway: false, ..draft }, &facts, now);
                 }
-                Step::Give(_) => {}
-                Step::Lift(lift) => { let _ = book.lift(&lift); }
+                Step::Lift(lift) => { let _ = book.lift(&lift, &facts); }
                 Step::Wait(time) => {
                     now += time;
                     book.expire(&facts, now);
@@ -682,7 +805,8 @@ proptest! {
             let closed = |name: &str, addresses: &[&str]| {
                 let word = words.region("stream.example", name);
                 let all_down = |a: &&str| words.server("stream.example", a.split(' ').map(ip)) == Some(Forced::Down);
-                word.left.is_some() || word.forced == Some(Forced::Down) || addresses.iter().all(all_down)
+                let forced_down = word.forced.map_or(addresses.iter().all(all_down), |forced| forced == Forced::Down);
+                word.left.is_some() || forced_down
             };
             let closed = [
                 closed("eu-west", &["192.0.2.11 2001:db8:1::11", "192.0.2.12 2001:db8:1::12"]),

@@ -9,7 +9,7 @@ use crate::snapshot::standing::Forced;
 /// What is said of a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Word {
-    /// The latest order to force it.
+    /// By the order that was the last to begin.
     pub forced: Option<Forced>,
     /// `Some` while it is drained: how much of its share is left, 1 to 0. Of several drains, the least.
     pub left: Option<f64>,
@@ -24,7 +24,8 @@ pub struct Words<'o> {
 
 #[derive(Clone, Copy, Debug)]
 struct Said<'o> {
-    id: u64,
+    /// How many began before it.
+    place: usize,
     zone: Option<&'o str>,
     what: What,
 }
@@ -36,16 +37,16 @@ enum What {
 }
 
 impl<'o> Words<'o> {
-    /// Of orders in force, each with the share that is left if it is a drain.
+    /// Of orders in force, in the order in which they began, each with the share that is left if it is a drain.
     pub(super) fn of(orders: impl IntoIterator<Item = (&'o Order, f64)>) -> Words<'o> {
         let mut words = Words::default();
-        for (order, left) in orders {
+        for (place, (order, left)) in orders.into_iter().enumerate() {
             let what = match order.action {
                 Action::Drain { .. } => What::Left(left),
                 Action::ForceUp => What::Forced(Forced::Up),
                 Action::ForceDown => What::Forced(Forced::Down),
             };
-            let said = Said { id: order.id, zone: order.zone.as_deref(), what };
+            let said = Said { place, zone: order.zone.as_deref(), what };
             match &order.subject {
                 Subject::Region(name) => words.regions.entry(name).or_default().push(said),
                 Subject::Server(address) => words.servers.entry(*address).or_default().push(said),
@@ -67,24 +68,24 @@ impl<'o> Words<'o> {
         for said in said {
             match said.what {
                 What::Left(left) => word.left = Some(word.left.map_or(left, |least: f64| least.min(left))),
-                What::Forced(forced) if said.id >= latest => (latest, word.forced) = (said.id, Some(forced)),
+                What::Forced(forced) if said.place >= latest => (latest, word.forced) = (said.place, Some(forced)),
                 What::Forced(_) => {}
             }
         }
         word
     }
 
-    /// Of a server, by its public addresses: the latest order about any of them.
+    /// Of a server, by its public addresses: the last to begin of the orders about any of them.
     pub fn server(&self, zone: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Option<Forced> {
         if self.servers.is_empty() {
             return None;
         }
         let said = addresses.into_iter().filter_map(|address| self.servers.get(&address)).flatten();
         let forces = said.filter(|said| said.holds_in(zone)).filter_map(|said| match said.what {
-            What::Forced(forced) => Some((said.id, forced)),
+            What::Forced(forced) => Some((said.place, forced)),
             What::Left(_) => None,
         });
-        forces.max_by_key(|(id, _)| *id).map(|(_, forced)| forced)
+        forces.max_by_key(|(place, _)| *place).map(|(_, forced)| forced)
     }
 }
 

@@ -138,9 +138,10 @@ async fn who_has_sent_everything_makes_no_room_for_others() {
     };
     let router = Router::new().route("/length", post(slow));
     tokio::spawn(serve(listener, None, router, CancellationToken::new()));
-    let first = tokio::spawn(async move {
-        ask(address, "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await
-    });
+    let first =
+        tokio::spawn(
+            async move { ask(address, "POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await },
+        );
     sleep(Duration::from_millis(100)).await;
     let mut idle = Vec::new();
     for _ in 0..2 * CONNECTIONS {
