@@ -42,7 +42,7 @@ pub(super) struct Kept {
     /// set back.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub place: u64,
-    /// Of a drain: the share that was left when it began; below 1 where it took the place of another drain.
+    /// Of a drain: the share that was left when it began; below 1 where the region was drained already.
     pub start: f64,
 }
 
@@ -115,7 +115,7 @@ impl Book {
         let after = holding(&staying, &window, now).into_iter().map(|kept| &kept.order).chain([&order]);
         guard::check(facts, &order, &before, &wholly(after), window.to_come).map_err(Refusal::TooLittle)?;
 
-        let start = replaced.iter().filter_map(|kept| kept.left(now)).fold(1.0, f64::min);
+        let start = self.left_before(&order, facts, now);
         self.next = self.next.saturating_add(1);
         let (begun, place) = if window.to_come { (None, 0) } else { (Some(now), self.next_place()) };
         self.kept = staying;
@@ -166,8 +166,9 @@ impl Book {
             turns.push((order, Turn::Refused(text)));
             return;
         }
-        let place = self.next_place();
-        (self.kept[position].begun, self.kept[position].place) = (Some(now), place);
+        let (start, place) = (self.left_before(&order, facts, now), self.next_place());
+        let kept = &mut self.kept[position];
+        (kept.begun, kept.place, kept.start) = (Some(now), place, start);
         let replaced = self.take(|kept| kept.order.id != id && gives_way(kept));
         turns.extend(replaced.into_iter().map(|kept| (kept.order, Turn::Replaced(id))));
         turns.push((order, Turn::Began));
@@ -178,6 +179,17 @@ impl Book {
         let dropped = cover::too_much(&begun(&self.kept), &begun(gone), facts);
         let gone = self.take(|kept| dropped.contains_key(&kept.order.id));
         gone.into_iter().map(|kept| (dropped[&kept.order.id].clone(), kept.order)).map(|(text, o)| (o, text)).collect()
+    }
+
+    /// What is left of the share that an order that begins is to take away: in one zone the least that other drains leave
+    /// there, so that no traffic comes back when they end. Over several zones the most of theirs, so that none loses its
+    /// share at once.
+    fn left_before(&self, order: &Order, facts: &Facts, now: Timestamp) -> f64 {
+        let Subject::Region(region) = &order.subject else { return 1.0 };
+        let words = self.words(now);
+        let concerned = facts.zones.iter().filter(|zone| zone.is_concerned_by(order));
+        let left = concerned.map(|zone| words.region(&zone.name, region).left.unwrap_or(1.0));
+        left.reduce(f64::max).unwrap_or(1.0)
     }
 
     /// Takes those out for which `gone` holds.

@@ -58,8 +58,8 @@ type Able = [bool; 2];
 impl Facts {
     /// Whether a force down that had no effect in some zone has one there now.
     pub(super) fn uncovers(&self, order: &Order, before: &Words<'_>, after: &Words<'_>) -> bool {
-        let holds = |zone: &&ZoneFacts| order.zone.as_ref().is_none_or(|only| *only == zone.name);
-        self.zones.iter().filter(holds).any(|zone| !zone.is_held_down(order, before) && zone.is_held_down(order, after))
+        let mut concerned = self.zones.iter().filter(|zone| zone.is_concerned_by(order));
+        concerned.any(|zone| !zone.is_held_down(order, before) && zone.is_held_down(order, after))
     }
 }
 
@@ -99,6 +99,11 @@ impl ZoneFacts {
                 region.servers.iter().flat_map(|server| &server.addresses).any(|(known, _)| known == address)
             }
         })
+    }
+
+    /// Whether the order holds in it and is about a region or server of it.
+    pub(super) fn is_concerned_by(&self, order: &Order) -> bool {
+        order.zone.as_ref().is_none_or(|only| *only == self.name) && self.has(&order.subject)
     }
 
     /// Whether a force down about a region or server of it is not covered by a force up.
@@ -202,10 +207,7 @@ pub(super) fn check(
         return Ok(());
     }
     let deed = order.deed();
-    let concerned = facts
-        .zones
-        .iter()
-        .filter(|zone| order.zone.as_ref().is_none_or(|only| *only == zone.name) && zone.has(&order.subject));
+    let concerned = facts.zones.iter().filter(|zone| zone.is_concerned_by(order));
     let shortfalls: Vec<String> = concerned
         .flat_map(|zone| zone.shortfalls(&zone.able(before, presumed), &zone.able(after, presumed), &deed))
         .collect();

@@ -192,6 +192,42 @@ fn a_new_drain_goes_on_from_where_the_old_one_was() {
 }
 
 #[test]
+fn a_drain_that_begins_beside_another_goes_on_from_what_is_left() {
+    let mut book = Book::default();
+    give(&mut book, Draft { lasting: Some(minutes(3)), ..drain("eu-west") }, "10:00:00");
+    let beside = book.give(in_zone(drain("eu-west")), &facts(), at("10:01:00")).unwrap();
+    assert_eq!(beside.replaced, [], "of another scope");
+    book.lift(&Lift::Id(1), &facts()).unwrap();
+    assert_eq!(left(&book, "eu-west", "10:01:00"), Some(0.5), "no traffic comes back");
+    assert_eq!(left(&book, "eu-west", "10:02:00"), Some(0.25));
+}
+
+#[test]
+fn a_drain_that_begins_by_its_time_goes_on_from_what_is_left() {
+    for scope in [|draft| draft, in_zone] {
+        let mut book = Book::default();
+        give(&mut book, window(scope(drain("eu-west")), "12:00:00", minutes(60)), "10:00:00");
+        let now = Draft { lasting: Some(minutes(20)), ..drain("eu-west") };
+        give(&mut book, now, "11:59:00");
+        book.expire(&facts(), at("12:00:00"));
+        assert_eq!(left(&book, "eu-west", "12:00:00"), Some(0.5));
+        book.expire(&facts(), at("12:19:00"));
+        assert_eq!(left(&book, "eu-west", "12:19:00"), Some(0.0));
+    }
+}
+
+#[test]
+fn a_drain_of_every_zone_begins_whole_where_one_zone_alone_is_drained() {
+    let mut facts = facts();
+    facts.zones.push(ZoneFacts { name: "other.example".into(), ..facts.zones[0].clone() });
+    let mut book = Book::default();
+    book.give(in_zone(drain("eu-west")), &facts, at("10:00:00")).unwrap();
+    book.give(drain("eu-west"), &facts, at("10:01:00")).unwrap();
+    let left = |zone| book.words(at("10:01:00")).region(zone, "eu-west").left;
+    assert_eq!((left("stream.example"), left("other.example")), (Some(0.5), Some(1.0)), "no jump anywhere");
+}
+
+#[test]
 fn force_up_takes_the_place_of_force_down() {
     let mut book = Book::default();
     give(&mut book, down("ap"), "10:00:00");
