@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
 
 use crate::config::settings::Family;
 use crate::health::judge::Ruling;
@@ -109,16 +111,18 @@ impl World {
         Belief { verdict, cause, since: same.map_or(wall, |known| known.since), stale: ruling.stale, damped }
     }
 
-    /// Believes again what was known of targets before the last start; gives the verdicts that the snapshot has to learn.
-    pub fn restore(&mut self, snapshot: &Snapshot, saved: &[Saved]) -> Vec<(TargetId, Verdict)> {
+    /// Believes again what was known of targets before the last start; gives the verdicts that the snapshot has to learn, and how
+    /// long each is still damped.
+    pub fn restore(&mut self, snapshot: &Snapshot, saved: &[Saved]) -> Vec<(TargetId, Verdict, Option<Duration>)> {
+        let now = Timestamp::now();
         let saved: HashMap<(SocketAddr, &str), &Saved> =
             saved.iter().map(|saved| ((saved.address, &*saved.check), saved)).collect();
         let mut verdicts = Vec::new();
         for (id, target) in ids(snapshot) {
             let digest = check_digest(&target.check);
             let Some(saved) = saved.get(&(target.address, &*digest)) else { continue };
-            let belief = saved.belief();
-            verdicts.push((id, belief.verdict));
+            let belief = saved.belief(now);
+            verdicts.push((id, belief.verdict, saved.damped_for(now)));
             self.believe(target, belief);
         }
         verdicts

@@ -178,10 +178,11 @@ impl Control {
         control.judge.retain(judged(&snapshot), now);
         control.regions.replace(&snapshot);
         control.regions.resume(&ramps, now);
-        let changes = control.world.restore(&snapshot, &saved);
-        for (id, verdict) in &changes {
-            control.judge.restore(&snapshot.targets()[id.0 as usize], *verdict, now);
+        let restored = control.world.restore(&snapshot, &saved);
+        for (id, verdict, damped) in &restored {
+            control.judge.restore(&snapshot.targets()[id.0 as usize], *verdict, *damped, now);
         }
+        let changes: Vec<_> = restored.into_iter().map(|(id, verdict, _)| (id, verdict)).collect();
         let after = if changes.is_empty() { None } else { Some(snapshot.with_verdicts(&changes)) };
         let everywhere = control.regions.all().collect();
         // Whatever was down stays down, and is no news.

@@ -56,6 +56,18 @@ impl Damping {
         }
     }
 
+    /// Goes on with a suppression that had `left` to go when the node last ended, as if the target had not fallen since;
+    /// no longer than [`LONGEST`].
+    pub fn resume(&mut self, left: Duration, now: Instant) {
+        let left = left.min(LONGEST);
+        if left.is_zero() {
+            return;
+        }
+        let halvings = left.as_secs_f64() / HALF_LIFE.as_secs_f64();
+        self.penalty = Some((REUSE * halvings.exp2(), now));
+        self.suppressed = Some(Suppressed { since: now, until: now + left });
+    }
+
     /// Ends a suppression whose time is over. One that was cut short by [`LONGEST`] leaves the penalty at [`REUSE`], so
     /// that the next fall does not suppress at once.
     pub fn settle(&mut self, now: Instant) {
@@ -163,6 +175,20 @@ mod tests {
         assert_eq!(damping.suppressed_until(now), None);
         damping.fell(now + s(1));
         assert!(damping.suppressed_until(now + s(1)).is_some(), "but one that goes on does");
+    }
+
+    #[test]
+    fn a_suppression_that_is_resumed_ends_when_it_would_have_and_never_later_than_the_longest() {
+        let start = Instant::now();
+        for (left, until) in [(s(0), None), (s(70), Some(s(70))), (s(1_000_000_000), Some(LONGEST))] {
+            let mut damping = Damping::default();
+            damping.resume(left, start);
+            assert_eq!(damping.suppressed_until(start).map(|at| at - start), until);
+        }
+        let mut damping = Damping::default();
+        damping.resume(s(70), start);
+        damping.fell(start + s(1));
+        assert!(damping.suppressed_until(start + s(1)) > Some(start + s(70)), "a fall makes it longer");
     }
 
     #[test]

@@ -165,13 +165,16 @@ impl Judge {
         self.trust(now);
     }
 
-    /// A verdict that was known before the last start: it holds, stale, until a vote confirms or refutes it. Without
-    /// effect on a target that is not judged or has been voted on.
-    pub fn restore(&mut self, target: &Target, verdict: Verdict, now: Instant) {
+    /// A verdict that was known before the last start: it holds, stale, until a vote confirms or refutes it. `damped`: how
+    /// long it is to stay suppressed for falling too often, no vote ends that. Without effect on a target that is not judged
+    /// or has been voted on.
+    pub fn restore(&mut self, target: &Target, verdict: Verdict, damped: Option<Duration>, now: Instant) {
         let Some(&place) = self.places.get(target) else { return };
         let case = &mut self.cases[place];
         if case.votes.is_empty() {
-            case.voted = verdict;
+            // What was damped had answered.
+            case.voted = if verdict == Verdict::Damped { Verdict::Up } else { verdict };
+            case.damping.resume(damped.unwrap_or_default(), now);
             case.cause = "known from before the start".into();
             self.rule(place, now);
         }

@@ -48,7 +48,7 @@ fn causes(restored: &Restored) -> Vec<String> {
 fn saved(last: u8, up: bool) -> Saved {
     let since = Timestamp::from_second(1_772_359_200).unwrap();
     let address = ([192, 0, 2, last], 443).into();
-    Saved { address, check: "00".into(), up, cause: "status 503".into(), since, damped: None }
+    Saved { address, check: "00".into(), up, cause: "status 503".into(), since, damped: None, soft: false }
 }
 
 fn remembered(last: u8) -> Remembered {
@@ -411,7 +411,8 @@ fn a_belief_comes_back_stale() {
         Belief { damped: Some(since + Duration::from_secs(60)), ..Belief::new(Verdict::Down, "refused".into(), since) };
     let saved = Saved::of(&target, &belief).expect("something is known");
     let again: Saved = serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
-    assert_eq!(again.belief(), Belief { stale: true, ..belief });
+    let now = Timestamp::try_from(since).unwrap();
+    assert_eq!(again.belief(now), Belief { stale: true, ..belief });
     assert_eq!(again.check, check_digest(&check));
     assert_ne!(again.check, check_digest(&Check { fall: 4, ..check.clone() }), "another check is another target");
     let unknown = Belief::new(Verdict::Unknown, "".into(), SystemTime::now());
@@ -486,4 +487,21 @@ fn eventually(holds: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not within 20 s");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_damped_verdict_comes_back_as_such_until_its_time_is_over() {
+    let now = Timestamp::from_second(1_772_359_200).unwrap();
+    let until = now + Duration::from_secs(70);
+    let text = serde_json::to_string(&Saved { damped: Some(until), soft: true, ..saved(1, false) }).unwrap();
+    let damped: Saved = serde_json::from_str(&text).unwrap();
+    assert_eq!(damped.verdict(now), Verdict::Damped);
+    assert_eq!(damped.damped_for(now), Some(Duration::from_secs(70)));
+    assert_eq!(damped.belief(now).damped, Some(until.into()));
+    assert_eq!((damped.verdict(until), damped.damped_for(until)), (Verdict::Up, None), "it had answered");
+    let long_ago = now - Duration::from_secs(86_400);
+    assert_eq!(damped.damped_for(long_ago), Some(Duration::from_secs(600)), "a clock set back makes it no longer");
+
+    let hard = Saved { damped: Some(until), ..saved(1, false) };
+    assert_eq!((hard.verdict(now), hard.verdict(until)), (Verdict::Down, Verdict::Down));
 }

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::config::settings::Check;
-use crate::health::{Target, Verdict};
+use crate::health::{Target, Verdict, damping};
 use crate::world::Belief;
 
 /// What `verdicts.json` holds.
@@ -36,6 +37,9 @@ pub struct Saved {
     /// Kept down until then at the earliest, because it went up and down too often.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub damped: Option<Timestamp>,
+    /// It answered, and was down for that reason alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub soft: bool,
 }
 
 /// A region on its way back to its full share, or away from it.
@@ -70,19 +74,31 @@ impl Saved {
             // A clock far outside of what a time can be is no reason to forget the verdict.
             since: Timestamp::try_from(belief.since).unwrap_or(Timestamp::UNIX_EPOCH),
             damped: belief.damped.and_then(|until| Timestamp::try_from(until).ok()),
+            soft: belief.verdict == Verdict::Damped,
         })
     }
 
-    pub fn verdict(&self) -> Verdict {
-        if self.up { Verdict::Up } else { Verdict::Down }
+    /// What it was, or what it has become since because a time is over.
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        match (self.up, self.soft) {
+            (false, true) if self.damped_for(now).is_some() => Verdict::Damped,
+            (true, _) | (_, true) => Verdict::Up,
+            (false, false) => Verdict::Down,
+        }
+    }
+
+    /// How long it is still to be kept down; bounded, for the clock may have been set back since.
+    pub fn damped_for(&self, now: Timestamp) -> Option<Duration> {
+        let left = Duration::try_from(self.damped?.duration_since(now)).ok()?;
+        Some(left.min(damping::LONGEST)).filter(|left| !left.is_zero())
     }
 
     /// To be believed until it is confirmed.
-    pub fn belief(&self) -> Belief {
+    pub fn belief(&self, now: Timestamp) -> Belief {
         Belief {
             stale: true,
-            damped: self.damped.map(Into::into),
-            ..Belief::new(self.verdict(), Arc::clone(&self.cause), self.since.into())
+            damped: self.damped_for(now).and_then(|left| now.checked_add(left).ok()).map(Into::into),
+            ..Belief::new(self.verdict(now), Arc::clone(&self.cause), self.since.into())
         }
     }
 }

@@ -86,7 +86,7 @@ fn a_target_that_is_not_judged_is_not_voted_on() {
     let now = Instant::now();
     let mut judge = court(1, now);
     assert_eq!(judge.vote(&target(9), vote("local", Down), now), None);
-    judge.restore(&target(9), Down, now);
+    judge.restore(&target(9), Down, None, now);
     assert!(judge.ruling(&target(9)).is_none() && !judge.is_stale(&target(9)) && !judge.uncertain(&target(9), now));
 }
 
@@ -263,7 +263,7 @@ fn a_restored_verdict_is_stale_until_a_vote_and_the_first_good_one_makes_it_up()
     let now = Instant::now();
     for (before, after) in [(Up, Up), (Up, Down), (Down, Up), (Down, Down)] {
         let mut judge = court(1, now);
-        judge.restore(&target(0), before, now);
+        judge.restore(&target(0), before, None, now);
         assert_eq!(verdict(&judge, 0), before);
         assert!(judge.is_stale(&target(0)) && judge.uncertain(&target(0), now));
         assert_eq!(judge.due(), None);
@@ -271,8 +271,24 @@ fn a_restored_verdict_is_stale_until_a_vote_and_the_first_good_one_makes_it_up()
         assert_eq!((ruling.verdict, ruling.stale), (after, false));
         assert!(!judge.is_stale(&target(0)));
         // What comes from disk later than the votes is no news.
-        judge.restore(&target(0), before, now);
+        judge.restore(&target(0), before, None, now);
         assert_eq!(verdict(&judge, 0), after);
+    }
+}
+
+#[test]
+fn a_target_that_was_damped_before_the_start_stays_softly_down_for_the_time_that_was_left() {
+    let now = Instant::now();
+    for before in [Verdict::Damped, Down] {
+        let mut judge = court(1, now);
+        judge.restore(&target(0), before, Some(s(70)), now);
+        let soft = judge.ruling(&target(0)).unwrap().soft;
+        assert_eq!((verdict(&judge, 0), soft), (Down, before == Verdict::Damped), "as it was");
+        judge.vote(&target(0), vote("local", Up), now + s(1));
+        let ruling = judge.ruling(&target(0)).unwrap();
+        assert_eq!((ruling.verdict, ruling.soft, ruling.damped_until), (Down, true, Some(now + s(70))));
+        let rulings = pass(&mut judge, now + s(70));
+        assert_eq!(rulings.iter().map(|(at, ruling)| (*at, ruling.verdict)).collect::<Vec<_>>(), [(now + s(70), Up)]);
     }
 }
 
@@ -385,7 +401,7 @@ fn who_voted_is_stale_and_damped_keeps_its_words() {
 enum Step {
     Vote(u8, u8, Verdict),
     Heard(u8),
-    Restore(u8, Verdict),
+    Restore(u8, Verdict, Option<u64>),
     Retain(u8),
     Wait(u64),
 }
@@ -395,7 +411,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0u8..6, 0u8..5, verdict()).prop_map(|(t, v, verdict)| Step::Vote(t, v, verdict)),
         2 => (0u8..5).prop_map(Step::Heard),
-        1 => (0u8..6, verdict()).prop_map(|(t, verdict)| Step::Restore(t, verdict)),
+        1 => (0u8..6, verdict(), proptest::option::of(0u64..2_000)).prop_map(|(t, verdict, damped)| Step::Restore(t, verdict, damped)),
         1 => (0u8..6).prop_map(Step::Retain),
         6 => (0u64..20_000).prop_map(Step::Wait),
     ]
@@ -421,7 +437,7 @@ proptest! {
                     }
                 }
                 Step::Heard(v) => judge.heard(NAMES[v as usize], now),
-                Step::Restore(t, verdict) => judge.restore(&target(t), verdict, now),
+                Step::Restore(t, verdict, damped) => judge.restore(&target(t), verdict, damped.map(s), now),
                 Step::Retain(n) => judge.retain((0..n).map(|n| (target(n), Group((n / 2).into()))), now),
                 Step::Wait(ms) => {
                     now += Duration::from_millis(ms);
