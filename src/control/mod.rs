@@ -431,6 +431,8 @@ impl Control {
                     let why = Some(format!("order {by} took its place"));
                     Deed { kind: Kind::OrderLifted, order, author, why }
                 }
+                // Told as a step of the region.
+                Turn::Emptied => {}
                 Turn::Refused(why) | Turn::Dropped(why) => {
                     Deed { kind: Kind::OrderRefused, order, author, why: Some(why) }
                 }

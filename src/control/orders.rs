@@ -125,6 +125,7 @@ impl Desk {
 
     /// What time did to the orders, which holds at once. Nothing while a change is on its way.
     pub fn turn(&mut self, facts: impl FnOnce() -> Facts, now: Timestamp) -> Vec<(Order, Turn)> {
+        self.book.follow(now);
         if self.due().is_none_or(|due| due > now) {
             return vec![];
         }

@@ -44,6 +44,10 @@ pub(super) struct Kept {
     pub place: u64,
     /// Of a drain: the share that was left when it began; below 1 where the region was drained already.
     pub start: f64,
+    /// Of a drain: the least share that was seen to be left, if that is less. The clock may be set back, or begin long ago
+    /// when the machine starts; what has left does not come back for that.
+    #[serde(rename = "left", skip_serializing_if = "Option::is_none", default)]
+    pub least: Option<f64>,
 }
 
 /// An order that was taken.
@@ -71,6 +75,8 @@ pub enum Turn {
     Replaced(u64),
     /// What covered it came to its end, and uncovered it would leave too little: it is gone. The text holds the figures.
     Dropped(String),
+    /// A drain has come to nothing, which is to be kept over a restart.
+    Emptied,
     /// It is gone. It may never have begun, when its whole time went by while the node was down.
     Ended,
     /// Its time came, but it would have left too little: it is gone. The text holds the figures.
@@ -119,7 +125,8 @@ impl Book {
         self.next = self.next.saturating_add(1);
         let (begun, place) = if window.to_come { (None, 0) } else { (Some(now), self.next_place()) };
         self.kept = staying;
-        self.kept.push(Kept { order: order.clone(), begun, place, start });
+        self.follow(now);
+        self.kept.push(Kept { order: order.clone(), begun, place, start, least: None });
         Ok(Given { order, replaced: replaced.into_iter().map(|kept| kept.order).collect() })
     }
 
@@ -149,6 +156,12 @@ impl Book {
         let ripe: BTreeSet<(Timestamp, u64)> = ripe.map(|kept| (kept.order.from, kept.order.id)).collect();
         for (_, id) in ripe {
             self.begin(id, facts, now, &mut turns);
+        }
+        for kept in &mut self.kept {
+            if kept.empty_at().is_some_and(|at| at <= now) {
+                kept.least = Some(0.0);
+                turns.push((kept.order.clone(), Turn::Emptied));
+            }
         }
         turns
     }
@@ -189,7 +202,7 @@ impl Book {
         let words = self.words(now);
         let concerned = facts.zones.iter().filter(|zone| zone.is_concerned_by(order));
         let left = concerned.map(|zone| words.region(&zone.name, region).left.unwrap_or(1.0));
-        left.reduce(f64::max).unwrap_or(1.0)
+        whole_millionths(left.reduce(f64::max).unwrap_or(1.0))
     }
 
     /// Takes those out for which `gone` holds.
@@ -208,7 +221,18 @@ impl Book {
     pub fn due(&self) -> Option<Timestamp> {
         let ends = self.kept.iter().filter_map(|kept| kept.order.until);
         let beginnings = self.kept.iter().filter(|kept| kept.begun.is_none()).map(|kept| kept.order.from);
-        ends.chain(beginnings).min()
+        ends.chain(beginnings).chain(self.kept.iter().filter_map(Kept::empty_at)).min()
+    }
+
+    /// Notes how far the drains have come, so that a clock that is set back gives nothing back. To be called as often as
+    /// the words are asked for.
+    pub fn follow(&mut self, now: Timestamp) {
+        for kept in &mut self.kept {
+            // That nothing is left is for `expire` to note, and to tell.
+            if let Some(left) = kept.left(now).filter(|left| *left > 0.0 && *left < kept.start) {
+                kept.least = Some(whole_millionths(left));
+            }
+        }
     }
 
     /// Whether a drain has not come to nothing yet, so that the words of a moment later are others.
@@ -287,7 +311,15 @@ impl Kept {
         if over.is_zero() {
             return Some(0.0);
         }
-        Some(self.start * (1.0 - (gone / over.as_secs_f64()).clamp(0.0, 1.0)))
+        let left = self.start * (1.0 - (gone / over.as_secs_f64()).clamp(0.0, 1.0));
+        Some(left.min(self.least.unwrap_or(1.0)))
+    }
+
+    /// When nothing is left of a drain that has begun. `None`: it is known to be so.
+    fn empty_at(&self) -> Option<Timestamp> {
+        let Action::Drain { over } = self.order.action else { return None };
+        let is_over = over.is_zero() || self.start <= 0.0 || self.least.is_some_and(|least| least <= 0.0);
+        self.begun?.checked_add(over).ok().filter(|_| !is_over)
     }
 
     fn status(&self, now: Timestamp) -> OrderStatus {
@@ -343,6 +375,11 @@ fn holding<'k>(kept: &'k [Kept], window: &Window, now: Timestamp) -> Vec<&'k Kep
 /// What orders say once their drains have come to nothing.
 pub(super) fn wholly<'o>(orders: impl IntoIterator<Item = &'o Order>) -> Words<'o> {
     Words::of(orders.into_iter().map(|order| (order, 0.0)))
+}
+
+/// A share that is the same again after it was written as a decimal; never more than the one given.
+fn whole_millionths(share: f64) -> f64 {
+    (share * 1e6).floor() / 1e6
 }
 
 fn is_zero(place: &u64) -> bool {

@@ -29,7 +29,7 @@ impl TryFrom<Written> for Book {
             return Err(format!("{} orders, more than {MOST_ORDERS}", kept.len()));
         }
         let mut last = 0;
-        for Kept { order, start, place, .. } in &kept {
+        for Kept { order, start, place, least, .. } in &kept {
             if order.id <= last || order.id >= next {
                 return Err(format!("order {} is out of its turn", order.id));
             }
@@ -37,6 +37,9 @@ impl TryFrom<Written> for Book {
             sound(order).map_err(|why| format!("order {}: {why}", order.id))?;
             if *place > LARGEST_ID {
                 return Err(format!("order {} began in place {place}", order.id));
+            }
+            if least.is_some_and(|least| !(0.0..=1.0).contains(&least)) {
+                return Err(format!("order {} has an impossible share left", order.id));
             }
             if !(0.0..=1.0).contains(start) {
                 return Err(format!("order {} begins with a share of {start}", order.id));

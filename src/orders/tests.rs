@@ -118,6 +118,8 @@ fn a_drain_takes_the_share_away_evenly() {
     assert!(!book.in_motion(at("10:02:00")));
     assert_eq!(left(&book, "eu-west", "23:00:00"), Some(0.0), "until it is lifted");
     assert_eq!(left(&book, "us-east", "23:00:00"), None);
+    assert_eq!(book.due(), Some(at("10:02:00")));
+    assert!(matches!(&book.expire(&facts(), at("10:02:00"))[..], [(_, Turn::Emptied)]));
     assert_eq!(book.due(), None);
 }
 
@@ -133,6 +135,23 @@ fn a_clock_set_back_gives_no_more_than_the_whole_share() {
     let mut book = Book::default();
     give(&mut book, drain("ap"), "10:00:00");
     assert_eq!(left(&book, "ap", "09:00:00"), Some(1.0));
+}
+
+#[test]
+fn a_clock_set_back_brings_no_share_back_and_neither_does_a_restart_with_a_wrong_clock() {
+    let again = |book: &Book| -> Book { serde_json::from_str(&serde_json::to_string(book).unwrap()).unwrap() };
+    let mut book = Book::default();
+    give(&mut book, drain("ap"), "10:00:00");
+    book.follow(at("10:01:30"));
+    assert_eq!(left(&book, "ap", "09:00:00"), Some(0.25));
+    assert_eq!(left(&again(&book), "ap", "09:00:00"), Some(0.25));
+    assert_eq!(left(&again(&book), "ap", "10:01:45"), Some(0.125), "it goes on once the clock is right");
+    let turns = book.expire(&facts(), at("10:02:00"));
+    assert!(matches!(&turns[..], [(_, Turn::Emptied)]), "told, so that it is written: {turns:?}");
+    let mut book = again(&book);
+    assert_eq!(book.expire(&facts(), at("00:00:01")), []);
+    assert_eq!((left(&book, "ap", "00:00:01"), book.in_motion(at("00:00:01"))), (Some(0.0), false));
+    assert_eq!(book.status(at("00:00:01"))[0].state, "in force");
 }
 
 #[test]
@@ -157,6 +176,8 @@ fn a_window_begins_and_ends_at_its_times() {
     let turns = book.expire(&facts(), at("12:00:00"));
     assert!(matches!(&turns[..], [(order, Turn::Began)] if order.id == id), "{turns:?}");
     assert_eq!(left(&book, "eu-west", "12:01:00"), Some(0.5));
+    assert_eq!(book.due(), Some(at("12:02:00")), "when it has come to nothing");
+    book.expire(&facts(), at("12:02:00"));
     assert_eq!(book.due(), Some(at("13:00:00")));
     let turns = book.expire(&facts(), at("13:00:00"));
     assert!(matches!(&turns[..], [(_, Turn::Ended)]), "{turns:?}");
@@ -168,7 +189,7 @@ fn a_drain_that_begins_late_still_begins_with_the_whole_share() {
     give(&mut book, window(drain("eu-west"), "12:00:00", minutes(60)), "10:00:00");
     book.expire(&facts(), at("12:10:00"));
     assert_eq!(left(&book, "eu-west", "12:10:00"), Some(1.0), "the node was down at 12:00");
-    assert_eq!(book.due(), Some(at("13:00:00")));
+    assert_eq!(book.due(), Some(at("12:12:00")));
 }
 
 #[test]
@@ -720,6 +741,7 @@ fn a_book_that_breaks_its_own_rules_is_not_read() {
         book(2, &good.replace("1000", "86400001")),
         book(2, &good.replace(r#""start":1.0"#, r#""start":1.5"#)),
         book(2, &good.replace(r#""start":1.0"#, r#""start":null"#)),
+        book(2, &good.replace(r#""start":1.0"#, r#""start":1.0,"left":-0.1"#)),
         book(2, &good.replace(r#"{"region":"ap"}"#, r#"{"server":"192.0.2.1"}"#)),
         book(2, &good.replace(r#""reason":"""#, &format!(r#""reason":"{}""#, "x".repeat(501)))),
         book(2, &order(1, r#","until":"2026-03-01T10:00:00Z""#)),
