@@ -180,14 +180,14 @@ mod tests {
 
     /// The news of a server that was started anew for each status, and gives these lists in turn. By status the ids that
     /// came with it; `None` where the journal began anew.
-    async fn heard(answers: &[Answer], news: usize) -> Vec<Option<Vec<u64>>> {
+    async fn heard(answers: Vec<Answer>, news: usize) -> Vec<Option<Vec<u64>>> {
         let starts = Mutex::new(0.0);
         let status = Arc::new(move || {
             let mut started = starts.lock().unwrap();
             *started += 1.0;
             Json(json!(Status { started: *started, ..example() }))
         });
-        let answers = Mutex::new(answers.to_vec().into_iter());
+        let answers = Mutex::new(answers.into_iter());
         let events = Arc::new(move |query: Option<String>| {
             let answer = answers.lock().unwrap().next().expect("a question that is expected");
             assert_eq!(query.unwrap(), format!("after={}&limit={EVENTS}", answer.0));
@@ -217,13 +217,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_restart_brings_no_event_twice() {
-        let heard = heard(&[(0, 1..4, 3), (3, 4..6, 5)], 2).await;
+        let heard = heard(vec![(0, 1..4, 3), (3, 4..6, 5)], 2).await;
         assert_eq!(heard, [Some(vec![1, 2, 3]), Some(vec![4, 5])]);
     }
 
     #[tokio::test]
     async fn a_journal_that_began_anew_is_told_and_read_from_its_beginning() {
-        let heard = heard(&[(0, 1..4, 3), (3, 0..0, 2), (0, 1..3, 2)], 3).await;
+        let heard = heard(vec![(0, 1..4, 3), (3, 0..0, 2), (0, 1..3, 2)], 3).await;
         assert_eq!(heard, [Some(vec![1, 2, 3]), None, Some(vec![1, 2])]);
     }
 }
