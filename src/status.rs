@@ -16,6 +16,17 @@ pub struct Status {
     pub qps: f64,
     pub zones: Vec<ZoneStatus>,
     pub orders: Vec<OrderStatus>,
+    /// Whether orders, verdicts and journal are kept over a restart.
+    #[serde(default = "yes")]
+    pub kept: bool,
+    /// Why they are not.
+    #[serde(default)]
+    pub not_kept_because: Option<String>,
+}
+
+/// What is so where an older server does not say.
+pub fn yes() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

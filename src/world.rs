@@ -59,6 +59,8 @@ pub struct View {
     pub orders: Arc<Vec<Order>>,
     /// The same as they stand: only the book knows which of them have begun, as that may be later than they say.
     pub order_status: Arc<Vec<OrderStatus>>,
+    /// Why orders, verdicts and journal end with the process; `None`: they are kept over a restart.
+    pub not_kept: Option<Arc<str>>,
 }
 
 impl Belief {
@@ -68,9 +70,9 @@ impl Belief {
 }
 
 impl View {
-    /// A world without orders.
+    /// A world without orders, of which nothing is said to be kept or not.
     pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
-        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default() }
+        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default(), not_kept: None }
     }
 }
 

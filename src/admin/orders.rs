@@ -174,7 +174,12 @@ pub async fn give(State(admin): State<Admin>, Extension(author): Extension<Autho
         Err(what) => return refuse(StatusCode::BAD_REQUEST, what),
     };
     match ask(&admin, |reply| Event::Order(draft, reply)).await {
-        Some(Ok(order)) => (StatusCode::CREATED, Json(json!({ "order": given(&order) }))).into_response(),
+        Some(Ok(order)) => {
+            // It holds, but whoever relies on it must know that a restart ends it.
+            let why = view(&admin.events).await.and_then(|view| view.not_kept);
+            let body = json!({ "order": given(&order), "kept": why.is_none(), "not_kept_because": why });
+            (StatusCode::CREATED, Json(body)).into_response()
+        }
         Some(Err(refusal)) => told(refusal),
         None => silent(),
     }

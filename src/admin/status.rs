@@ -82,6 +82,8 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             qps: self.recent.qps,
             zones: zones.map(|(z, served)| self.zone(z as u32, served, &stats)).collect(),
             orders: self.view.order_status.to_vec(),
+            kept: self.view.not_kept.is_none(),
+            not_kept_because: self.view.not_kept.as_deref().map(str::to_owned),
         }
     }
 

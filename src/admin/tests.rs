@@ -119,6 +119,10 @@ impl Drop for Rig {
 }
 
 async fn rig(access: Access, reload: ReloadOutcome) -> Rig {
+    rig_with(access, reload, |_| {}).await
+}
+
+async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mut View)) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let snapshot = Arc::new(snapshot());
@@ -136,6 +140,7 @@ async fn rig(access: Access, reload: ReloadOutcome) -> Rig {
     let mut view = View::of(Arc::clone(&snapshot), Arc::new(Beliefs::new()));
     view.orders = Arc::new(vec![order(1, drain)]);
     view.order_status = Arc::new(late(Timestamp::now()));
+    change(&mut view);
     let control = Arc::new(Loop { drafts: Mutex::default(), lifts: Mutex::default(), reload, view });
     let (events, receiver) = mpsc::channel(16);
     tokio::spawn(Arc::clone(&control).run(receiver));
@@ -211,6 +216,20 @@ async fn an_order_reaches_the_loop_with_its_author_and_its_outcome_comes_back() 
         let (status, body) = rig.ask(Method::POST, "/v1/orders", asked(reason)).await;
         assert_eq!((status, body), (wanted, json!({ "error": what })), "{reason}");
     }
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_over_a_restart_orders_and_status_say_so() {
+    let asked = || Some(json!({ "action": "drain", "subject": "eu", "reason": "kernel update" }));
+    let kept = open().await;
+    let (status, body) = kept.ask(Method::POST, "/v1/orders", asked()).await;
+    assert_eq!((status, &body["kept"], &body["not_kept_because"]), (201, &json!(true), &Value::Null));
+    let why = "the state directory state is in use by process 7";
+    let rig = rig_with(Access::default(), Ok(17), |view| view.not_kept = Some(why.into())).await;
+    let (status, body) = rig.ask(Method::POST, "/v1/orders", asked()).await;
+    assert_eq!((status, &body["kept"], &body["not_kept_because"]), (201, &json!(false), &json!(why)), "{body}");
+    let (_, status) = rig.ask(Method::GET, "/v1/status", None).await;
+    assert_eq!((&status["kept"], &status["not_kept_because"]), (&json!(false), &json!(why)), "{status}");
 }
 
 #[tokio::test]

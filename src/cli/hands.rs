@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::ask::{AskError, Client, Reply, ServerArgs, escape};
 use super::complain;
-use super::show::{now, percent, span, table, time, until};
+use super::show::{harmless, now, percent, span, table, time, until};
 use crate::admin::orders::{About, Asked, Word};
-use crate::status::OrderStatus;
+use crate::status::{OrderStatus, yes};
 
 /// An order is kept on disk before it is answered.
 const ORDER_TIME: Duration = Duration::from_secs(10);
@@ -169,15 +169,29 @@ impl Confirmed {
     }
 }
 
+/// What is not there after a restart is to be known before one.
+pub fn not_kept(why: Option<&str>) -> String {
+    harmless(&format!("not kept over a restart: {}", why.unwrap_or("the server does not say why")))
+}
+
 fn give(asked: &Asked, ask: &AskArgs, out: &mut dyn Write) -> io::Result<u8> {
     #[derive(Deserialize, Serialize)]
     struct Given {
         order: Confirmed,
+        #[serde(default = "yes")]
+        kept: bool,
+        #[serde(default)]
+        not_kept_because: Option<String>,
     }
     let reply = ask.ask(Method::POST, "/v1/orders", Some(&json!(asked)), ORDER_TIME);
     match reply.and_then(|reply| reply.read::<Given>()) {
         Ok(given) if ask.json => writeln!(out, "{:#}", json!(given))?,
-        Ok(Given { order }) => writeln!(out, "{}", order.line(now()))?,
+        Ok(Given { order, kept, not_kept_because }) => {
+            writeln!(out, "{}", harmless(&order.line(now())))?;
+            if !kept {
+                writeln!(out, "{}", not_kept(not_kept_because.as_deref()))?;
+            }
+        }
         Err(error) => return Ok(ask.failed(&error)),
     }
     Ok(0)
@@ -193,7 +207,7 @@ fn end(method: Method, path: &str, about: Option<&About>, ask: &AskArgs, out: &m
         Ok(lifted) if ask.json => writeln!(out, "{:#}", json!(lifted))?,
         Ok(Lifted { lifted }) => {
             for order in lifted {
-                writeln!(out, "ended {}", order.line(now()))?;
+                writeln!(out, "ended {}", harmless(&order.line(now())))?;
             }
         }
         Err(error) => return Ok(ask.failed(&error)),
@@ -325,4 +339,52 @@ pub fn reload(args: &ReloadArgs, out: &mut dyn Write) -> io::Result<u8> {
         }
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::cli::ask::TrustArgs;
+
+    #[test]
+    fn an_order_that_ends_with_the_process_is_confirmed_with_that_word() {
+        let order = r#"{"id":1,"action":"drain","subject":"eu","zone":null,"from":0,"until":null,"over_s":120,
+            "reason":"disk","author":"ann"}"#;
+        for (more, wanted) in [
+            (
+                r#","kept":false,"not_kept_because":"in use by process 7""#,
+                "\nnot kept over a restart: in use by process 7\n",
+            ),
+            (r#","kept":true,"not_kept_because":null"#, "ann: disk\n"),
+            ("", "ann: disk\n"),
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let server = format!("http://{}", listener.local_addr().unwrap());
+            let body = format!("{{\"order\":{order}{more}}}");
+            let reply = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let serving = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                stream.write_all(reply.as_bytes()).unwrap();
+            });
+            let ask = AskArgs { server: ServerArgs { server, trust: TrustArgs::default() }, json: false };
+            let about = Asked {
+                action: Word::Drain,
+                subject: "eu".to_owned(),
+                zone: None,
+                over: None,
+                lasting: None,
+                at: None,
+                reason: "disk".to_owned(),
+                anyway: false,
+            };
+            let mut out = Vec::new();
+            assert_eq!(give(&about, &ask, &mut out).unwrap(), 0);
+            let said = String::from_utf8(out).unwrap();
+            assert!(said.starts_with("order 1: drain eu over 2m") && said.ends_with(wanted), "{said}");
+            serving.join().unwrap();
+        }
+    }
 }

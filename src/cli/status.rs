@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ask::{Client, ServerArgs};
-use super::hands::{failed, order_lines};
+use super::hands::{failed, not_kept, order_lines};
 use super::show::{now, percent, rate, span, table};
 use crate::status::{LoadStatus, RegionStatus, ServerStatus, Status, TargetStatus};
 
@@ -72,6 +72,9 @@ pub fn headline(status: &Status) -> String {
 /// All of it, with colours.
 fn page(status: &Status, now: f64) -> Vec<String> {
     let mut lines = vec![headline(status)];
+    if !status.kept {
+        lines.push(format!("{BAD}{}{BAD:#}", not_kept(status.not_kept_because.as_deref())));
+    }
     let regions = status.zones.iter().flat_map(|zone| zone.regions.iter().map(move |region| (&*zone.name, region)));
     let (rows, eases): (Vec<_>, Vec<_>) =
         regions.clone().map(|(zone, region)| (region_row(zone, region), region_ease(region))).unzip();

@@ -359,6 +359,7 @@ impl Control {
                     snapshot: self.published.load_full(),
                     beliefs: self.world.beliefs(),
                     orders: self.desk.list(),
+                    not_kept: self.desk.not_kept(),
                     order_status: Arc::new(self.desk.book().status(Timestamp::now())),
                 };
                 // Who asked may have gone.

@@ -73,6 +73,11 @@ impl Desk {
         &self.book
     }
 
+    /// Why orders are not kept over a restart; `None`: they are.
+    pub fn not_kept(&self) -> Option<Arc<str>> {
+        self.keeper.not_kept()
+    }
+
     pub fn list(&self) -> Arc<Vec<Order>> {
         Arc::clone(&self.list)
     }

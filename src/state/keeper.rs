@@ -41,7 +41,8 @@ pub struct Restored {
 
 /// Keeps the state of a node. Dropping it writes what is on its way, which blocks for as long as that takes.
 pub struct Keeper {
-    kept: Option<Kept>,
+    /// `Err`: why there is nothing that outlives the process.
+    kept: Result<Kept, Arc<str>>,
 }
 
 struct Kept {
@@ -65,7 +66,8 @@ impl Keeper {
             Ok(directory) => Arc::new(directory),
             Err(error) => {
                 warn!("{error}; orders, verdicts and journal are kept in memory only and end with this process");
-                let (keeper, restored) = Keeper::in_memory();
+                let (mut keeper, restored) = Keeper::in_memory();
+                keeper.kept = Err(error.to_string().into());
                 let cause = format!("{error}; state is kept in memory only");
                 restored.journal.note(Timestamp::now(), Note::new(journal::Kind::Alarm, cause));
                 return (keeper, restored);
@@ -87,32 +89,37 @@ impl Keeper {
             outbox.lock().closed = true;
         }
         let kept = Kept { directory, outbox, orders: Mutex::new(()), writer: writer.ok() };
-        (Keeper { kept: Some(kept) }, Restored { orders, verdicts, ramps, journal })
+        (Keeper { kept: Ok(kept) }, Restored { orders, verdicts, ramps, journal })
     }
 
     /// Keeps nothing beyond the end of the process.
     pub fn in_memory() -> (Keeper, Restored) {
         let restored =
             Restored { orders: Book::default(), verdicts: vec![], ramps: vec![], journal: Journal::in_memory() };
-        (Keeper { kept: None }, restored)
+        (Keeper { kept: Err("there is no state directory".into()) }, restored)
     }
 
     /// Where the state is, absolute; `None`: in memory only.
     pub fn directory(&self) -> Option<&Path> {
-        self.kept.as_ref().map(|kept| kept.directory.path())
+        self.kept.as_ref().ok().map(|kept| kept.directory.path())
+    }
+
+    /// Why nothing is kept over a restart; `None`: it is.
+    pub fn not_kept(&self) -> Option<Arc<str>> {
+        self.kept.as_ref().err().cloned()
     }
 
     /// Writes the orders; once it returns `Ok` they survive the loss of the machine. In memory only, there is nothing to do.
     /// Blocks on the disk, some ms as a rule and seconds on a bad day: not for a thread that others wait for.
     pub fn save_orders(&self, orders: &Book) -> io::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Ok(kept) = &self.kept else { return Ok(()) };
         let _one_at_a_time = kept.orders.lock().unwrap_or_else(PoisonError::into_inner);
         file::write(kept.directory.path(), Kind::Orders, orders)
     }
 
     /// Has the verdicts and ramps written soon, instead of those that were handed over before. Does not wait.
     pub fn save_verdicts(&self, remembered: Arc<Remembered>) {
-        if let Some(kept) = &self.kept {
+        if let Ok(kept) = &self.kept {
             kept.outbox.verdicts(remembered);
         }
     }

@@ -325,6 +325,8 @@ fn a_second_node_on_one_directory_keeps_its_state_in_memory() {
     first.save_orders(&book(1)).unwrap();
     let (second, restored) = start(directory.path());
     assert_eq!(second.directory(), None);
+    assert!(second.not_kept().unwrap().contains("in use by process"));
+    assert_eq!(first.not_kept(), None);
     assert!(causes(&restored)[0].contains("in use by process"));
     assert_eq!(restored.orders, Book::default(), "what the other does is not its own");
     second.save_orders(&book(2)).expect("there is nothing to do");

@@ -93,6 +93,8 @@ pub fn example() -> Status {
                 left: None,
             },
         ],
+        kept: true,
+        not_kept_because: None,
     }
 }
 
@@ -126,4 +128,20 @@ fn rows_are_coloured_by_how_much_is_wrong() {
 fn a_node_without_zones_is_one_line() {
     let status = Status { zones: vec![], orders: vec![], ..example() };
     assert_eq!(plain(&page(&status, NOW)), "meridian 0.1.0, up 2h 10m, 2048 queries/s, snapshot 17 of 1m 35s ago");
+}
+
+#[test]
+fn a_node_that_keeps_nothing_over_a_restart_says_why_in_its_second_line() {
+    let why = Some("the state directory state is in use by process 7".to_owned());
+    let lines = page(&Status { kept: false, not_kept_because: why, ..example() }, NOW);
+    let wanted = "not kept over a restart: the state directory state is in use by process 7";
+    assert_eq!(plain(&lines[1..2]), wanted);
+}
+
+#[test]
+fn the_status_of_an_older_node_can_be_read() {
+    let mut status = json!(example());
+    let fields = status.as_object_mut().unwrap();
+    assert!(fields.remove("kept").is_some() && fields.remove("not_kept_because").is_some());
+    assert_eq!(serde_json::from_value::<Status>(status).unwrap(), example());
 }
