@@ -423,21 +423,16 @@ impl Control {
         if turns.is_empty() {
             return false;
         }
-        let deeds = turns.into_iter().map(|(order, turn)| {
-            let author = order.author.clone();
-            match turn {
-                Turn::Began => Deed { kind: Kind::OrderBegan, order, author, why: None },
-                Turn::Ended => Deed { kind: Kind::OrderExpired, order, author, why: None },
-                Turn::Replaced(by) => {
-                    let why = Some(format!("order {by} took its place"));
-                    Deed { kind: Kind::OrderLifted, order, author, why }
-                }
+        let deeds = turns.into_iter().filter_map(|(order, turn)| {
+            let (kind, why) = match turn {
+                Turn::Began => (Kind::OrderBegan, None),
+                Turn::Ended => (Kind::OrderExpired, None),
+                Turn::Replaced(by) => (Kind::OrderLifted, Some(format!("order {by} took its place"))),
                 // Told as a step of the region.
-                Turn::Emptied => {}
-                Turn::Refused(why) | Turn::Dropped(why) => {
-                    Deed { kind: Kind::OrderRefused, order, author, why: Some(why) }
-                }
-            }
+                Turn::Emptied => return None,
+                Turn::Refused(why) | Turn::Dropped(why) => (Kind::OrderRefused, Some(why)),
+            };
+            Some(Deed { kind, author: order.author.clone(), order, why })
         });
         let deeds = deeds.collect();
         self.scribe.note(Job { deeds, ..Job::new(Arc::clone(&snapshot), snapshot) });
