@@ -34,8 +34,15 @@ pub async fn note(mut events: mpsc::Receiver<Event>, journal: Journal) {
     while let Some(Event { server, what }) = events.recv().await {
         let (kind, cause) = match what {
             What::Found { key, from } => (Kind::AgentFound, format!("beats from {from} under the key {key}")),
-            What::Lost { silent } => {
-                (Kind::AgentLost, format!("no beat for {silent:.1?}; probes alone judge until they come again"))
+            What::Lost { silent, slow, untold } => {
+                let mut cause = format!("no beat for {silent:.1?}; probes alone judge until they come again");
+                if let Some(slow) = slow {
+                    cause += &format!("; {slow}");
+                }
+                if untold > 0 {
+                    cause += &format!("; lost {untold} times more since this was last told");
+                }
+                (Kind::AgentLost, cause)
             }
             What::Left => (Kind::AgentLost, "has ended as planned; probes alone judge".to_owned()),
             What::NotReady => (Kind::AgentNotReady, "says that its server takes nobody".to_owned()),

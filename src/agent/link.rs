@@ -31,6 +31,7 @@ pub(super) struct Link {
     node: String,
     server: Addresses,
     instance: u64,
+    every: Duration,
     key: watch::Receiver<Arc<Key>>,
     reports: watch::Receiver<Report>,
     start: Instant,
@@ -50,6 +51,7 @@ impl Link {
         node: String,
         server: Addresses,
         instance: u64,
+        every: Duration,
         key: watch::Receiver<Arc<Key>>,
         reports: watch::Receiver<Report>,
     ) -> Link {
@@ -57,6 +59,7 @@ impl Link {
             node,
             server,
             instance,
+            every,
             key,
             reports,
             start: Instant::now(),
@@ -71,8 +74,8 @@ impl Link {
     }
 
     /// Until `stop`, then says that the agent leaves.
-    pub(super) async fn run(mut self, every: Duration, stop: CancellationToken) {
-        let mut ticks = interval(every);
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut lookup = self.look_up(Duration::ZERO);
         let mut buffer = [0; MAX_PACKET + 1];
@@ -158,6 +161,7 @@ impl Link {
             nonce: self.nonce,
             sequence: self.sequence,
             sent: u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            every_ms: u16::try_from(self.every.as_millis()).unwrap_or(u16::MAX),
             state,
             load,
         };

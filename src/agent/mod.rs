@@ -88,9 +88,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Star
     info!(key = %newest_key.borrow().name, to = settings.to.join(" "), every = ?settings.every, "agent beats");
     let mut links = JoinSet::new();
     for node in settings.to {
-        let link =
-            link::Link::new(node, settings.server, u64::from_be_bytes(instance), newest_key.clone(), reports.clone());
-        links.spawn(link.run(settings.every, stop.clone()));
+        let (key, reports, instance) = (newest_key.clone(), reports.clone(), u64::from_be_bytes(instance));
+        let link = link::Link::new(node, settings.server, instance, settings.every, key, reports);
+        links.spawn(link.run(stop.clone()));
     }
     while let Some(ended) = links.join_next().await {
         if let Err(panic) = ended {

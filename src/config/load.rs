@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hickory_proto::rr::{Name, RecordType};
 
@@ -69,6 +70,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     loaded.diagnostics.extend(undelegated(&loaded.zones));
     loaded.diagnostics.extend(unmet(&loaded.zones));
     loaded.diagnostics.extend(outshone(&loaded.zones));
+    loaded.diagnostics.extend(out_of_step(&loaded.zones));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
     loaded.diagnostics.dedup();
@@ -215,6 +217,40 @@ fn outshone(zones: &[Zone]) -> Vec<Diagnostic> {
     warnings
 }
 
+/// Addresses of which regions, of whatever zones, expect heartbeats at different intervals: an agent beats at one.
+fn out_of_step(zones: &[Zone]) -> Vec<Diagnostic> {
+    let mut first: HashMap<IpAddr, (&Zone, Duration)> = HashMap::new();
+    let mut told = HashSet::new();
+    let mut warnings = Vec::new();
+    for (zone, region) in zones.iter().flat_map(|zone| zone.regions.iter().map(move |region| (zone, region))) {
+        let Some(every) = region.check.as_ref().and_then(|check| check.heartbeat) else { continue };
+        let addresses =
+            region.servers.iter().flat_map(|server| [server.a.map(IpAddr::from), server.aaaa.map(IpAddr::from)]);
+        for address in addresses.flatten() {
+            let (other, before) = *first.entry(address).or_insert((zone, every));
+            // One word for two files: they mostly share many servers.
+            if before == every || !told.insert((&zone.name, &other.name)) {
+                continue;
+            }
+            warnings.push(
+                Diagnostic::warning(
+                    At::start(&zone.file),
+                    format!(
+                        "heartbeats of {address} are expected every {every:?} here, and every {before:?} by zone {}",
+                        other.name
+                    ),
+                )
+                .rule("an agent beats for all zones alike: the shortest interval is expected of it")
+                .help(format!(
+                    "give `heartbeat` one value; the other stands in {} or what it inherits",
+                    other.file.display()
+                )),
+            );
+        }
+    }
+    warnings
+}
+
 /// The lines for the parent's `[records]`: NS, and the glue that the child's file holds.
 fn delegation(parent: &Zone, child: &Zone) -> String {
     let ns: Vec<String> = child.ns.iter().map(|name| format!("{:?}", names::shown(name, &parent.name))).collect();
@@ -316,6 +352,26 @@ mod tests {
         assert_eq!((loaded.files, loaded.zones.len()), (3, 1), "a file that is named twice is read once");
         assert_eq!(places.iter().filter(|p| *p == "b.toml").count(), 2);
         assert!(places.contains(&"a.toml".into()) && places.contains(&"nowhere".into()));
+    }
+
+    #[test]
+    fn different_heartbeats_for_one_address_are_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, heartbeat: &str| {
+            let steered = format!(
+                "[check]\ntcp = 1935\n{heartbeat}\n[region.eu]\nat = [0, 0]\na = [\"192.0.2.1\", \"192.0.2.2\"]\n"
+            );
+            fs::write(dir.path().join(format!("{name}.toml")), zone(name) + &steered).unwrap();
+        };
+        write("a", "heartbeat = \"100ms\"");
+        write("b", "heartbeat = \"100ms\"");
+        write("c", "");
+        assert_eq!(load(dir.path()).diagnostics, []);
+        write("b", "heartbeat = \"2s\"");
+        let loaded = load(dir.path());
+        let shown: Vec<String> = loaded.diagnostics.iter().map(|fault| fault.what.clone()).collect();
+        assert_eq!(shown, ["heartbeats of 192.0.2.1 are expected every 2s here, and every 100ms by zone a.example."]);
+        assert!(!loaded.has_errors() && loaded.diagnostics[0].at.file.ends_with("b.toml"));
     }
 
     #[test]

@@ -224,7 +224,7 @@ mod tests {
         fn beat(&self, instance: u64, nonce: impl Into<Option<Nonce>>, sequence: u64) -> Beat {
             let (state, load) = (State::Ready, Load::default());
             let sent = self.now.wrapping_add(self.agent);
-            Beat { server: server(), instance, nonce: nonce.into(), sequence, sent, state, load }
+            Beat { server: server(), instance, nonce: nonce.into(), sequence, sent, every_ms: 100, state, load }
         }
 
         fn judge(&mut self, beat: &Beat) -> Fate {

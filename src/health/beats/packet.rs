@@ -3,11 +3,11 @@
 //! ```text
 //! "MB"  version  kind  n  key name (n bytes)  body  HMAC (32 bytes) of all before it
 //!
-//! beat:      flags  [IPv4]  [IPv6]  instance  nonce  sequence  sent  state  load flags  [sessions] [bits/s] [cpu]
+//! beat:      flags  [IPv4]  [IPv6]  instance  nonce  sequence  sent  every  state  load flags  [sessions] [bits/s] [cpu]
 //! challenge: instance  sequence  nonce
 //! ```
 //!
-//! Integers are big-endian; instance, sequence, sent, sessions and bits/s have 8 bytes, cpu has 2, the nonce has 24
+//! Integers are big-endian; instance, sequence, sent, sessions and bits/s have 8 bytes, every and cpu have 2, the nonce has 24
 //! (all zero: none yet), what stands in brackets is there when its flag is set. Nothing may follow the HMAC. A
 //! challenge is always shorter than the beat it answers, so that nobody is flooded through a node.
 
@@ -106,6 +106,8 @@ pub struct Beat {
     pub sequence: u64,
     /// On the agent's monotonic clock, in microseconds.
     pub sent: u64,
+    /// How often the agent beats, in milliseconds: for people who wonder why a node misses its beats.
+    pub every_ms: u16,
     pub state: State,
     pub load: Load,
 }
@@ -231,6 +233,7 @@ impl Beat {
         write_nonce(self.nonce, out);
         out.extend(self.sequence.to_be_bytes());
         out.extend(self.sent.to_be_bytes());
+        out.extend(self.every_ms.to_be_bytes());
         out.push(self.state as u8);
         let Load { sessions, bits_per_s, cpu_permille } = self.load;
         let flags = [sessions.is_some(), bits_per_s.is_some(), cpu_permille.is_some()];
@@ -270,6 +273,10 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.take()?))
     }
 
+    fn u16(&mut self) -> Result<u16, Flaw> {
+        Ok(u16::from_be_bytes(self.take()?))
+    }
+
     /// Reads `value` where `flag` is set.
     fn given<T>(flag: bool, value: impl FnOnce() -> Result<T, Flaw>) -> Result<Option<T>, Flaw> {
         flag.then(value).transpose()
@@ -296,6 +303,7 @@ impl<'a> Reader<'a> {
             nonce: self.nonce()?,
             sequence: self.u64()?,
             sent: self.u64()?,
+            every_ms: self.u16()?,
             state: match self.byte()? {
                 0 => State::NotReady,
                 1 => State::Ready,
@@ -311,7 +319,7 @@ impl<'a> Reader<'a> {
         Ok(Load {
             sessions: Self::given(flags & 1 != 0, || self.u64())?,
             bits_per_s: Self::given(flags & 2 != 0, || self.u64())?,
-            cpu_permille: Self::given(flags & 4 != 0, || Ok(u16::from_be_bytes(self.take()?)))?,
+            cpu_permille: Self::given(flags & 4 != 0, || self.u16())?,
         })
     }
 }
@@ -345,13 +353,13 @@ pub(super) mod tests {
             v4 in any::<Ipv4Addr>(),
             v6 in any::<Ipv6Addr>(),
             families in 1u8..4,
-            (instance, sequence, sent) in any::<(u64, u64, u64)>(),
+            (instance, sequence, sent, every_ms) in any::<(u64, u64, u64, u16)>(),
             nonce in prop::option::of(nonces()),
             state in prop::sample::select(vec![State::NotReady, State::Ready, State::Leaving]),
             load in loads(),
         ) -> Beat {
             let server = Addresses::new((families & 1 != 0).then_some(v4), (families & 2 != 0).then_some(v6));
-            Beat { server: server.unwrap(), instance, nonce, sequence, sent, state, load }
+            Beat { server: server.unwrap(), instance, nonce, sequence, sent, every_ms, state, load }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::super::Target;
 use super::super::doubts::{Doubt, Doubter};
 use super::figures::{Beats, Outcome, Server, Servers};
 use super::gate::{Arrival, Fate, Gate, Mint, Refusal};
+use super::hush::Hush;
 use super::keys::KeyFile;
 use super::packet::{Beat, Challenge, MAX_PACKET, Packet, Sealed};
 use super::watch::{Step, Watch};
@@ -117,9 +119,12 @@ pub enum What {
         key: Arc<str>,
         from: SocketAddr,
     },
-    /// They have not come for that long; probes alone judge from here on.
+    /// They have not come for that long; probes alone judge from here on. `untold`: it was lost so many times more since
+    /// that was last told; see [`Hush`].
     Lost {
         silent: Duration,
+        slow: Option<Slow>,
+        untold: u32,
     },
     /// It has ended as planned.
     Left,
@@ -131,6 +136,19 @@ pub enum What {
         why: Outcome,
         from: SocketAddr,
     },
+}
+
+/// An agent beats more slowly than its zone expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    pub every: Duration,
+    pub expected: Duration,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "beats come every {:?}, the zone expects {:?}", self.every, self.expected)
+    }
 }
 
 /// A bound socket that is not read yet.
@@ -197,6 +215,9 @@ impl Receiver {
 struct Agent {
     gate: Gate,
     watch: Watch,
+    hush: Hush,
+    /// How often it says that it beats.
+    every: Duration,
     /// Whether `looks` holds it.
     looked_for: bool,
     told_refused: Option<Instant>,
@@ -260,6 +281,8 @@ impl Task {
             let fresh = || Agent {
                 gate: Gate::default(),
                 watch: Watch::new(server.every, now),
+                hush: Hush::default(),
+                every: server.every,
                 looked_for: false,
                 told_refused: None,
             };
@@ -377,10 +400,15 @@ impl Task {
     fn counts(&mut self, server: &Server, beat: &Beat, key: &Arc<str>, from: SocketAddr, now: Instant) {
         server.tally.beat(beat.state, beat.load, now);
         let Some(agent) = self.agents.get_mut(&server.address) else { return };
+        agent.every = Duration::from_millis(beat.every_ms.into());
+        let stayed = agent.hush.beat(now);
         let steps = agent.watch.beat(beat.state, now);
         if let (Some(due), false) = (agent.watch.due(), agent.looked_for) {
             agent.looked_for = true;
             self.looks.push(Reverse((due, server.address)));
+        }
+        if stayed {
+            self.found(server, key, from);
         }
         for step in steps {
             self.step(server, step, Some((key, from)));
@@ -419,14 +447,14 @@ impl Task {
         }
     }
 
-    fn step(&self, server: &Server, step: Step, by: Option<(&Arc<str>, SocketAddr)>) {
+    fn step(&mut self, server: &Server, step: Step, by: Option<(&Arc<str>, SocketAddr)>) {
         let say = |word| server.targets.iter().for_each(|target| self.ear.hear(target, word));
         let address = server.address;
         match step {
             Step::Found => {
-                if let Some((key, from)) = by {
-                    info!(server = %address, %from, %key, "agent found");
-                    self.tell(server, What::Found { key: key.clone(), from });
+                let told = self.agents.get_mut(&address).is_none_or(|agent| agent.hush.found());
+                if let (Some((key, from)), true) = (by, told) {
+                    self.found(server, key, from);
                 }
             }
             Step::Doubt => {
@@ -446,10 +474,8 @@ impl Task {
             }
             Step::Lost => {
                 server.tally.add_lost();
-                let silent = server.tally.last_beat_age(Instant::now()).unwrap_or_default();
-                warn!(server = %address, ?silent, "agent lost; probes alone judge the server");
                 say(Word::Ready);
-                self.tell(server, What::Lost { silent });
+                self.lost(server);
             }
             Step::Left => {
                 info!(server = %address, "agent has ended; probes alone judge the server");
@@ -457,6 +483,22 @@ impl Task {
                 self.tell(server, What::Left);
             }
         }
+    }
+
+    fn found(&self, server: &Server, key: &Arc<str>, from: SocketAddr) {
+        info!(server = %server.address, %from, %key, "agent found");
+        self.tell(server, What::Found { key: key.clone(), from });
+    }
+
+    fn lost(&mut self, server: &Server) {
+        let Some(agent) = self.agents.get_mut(&server.address) else { return };
+        let now = Instant::now();
+        let Some(untold) = agent.hush.lost(now) else { return };
+        let silent = server.tally.last_beat_age(now).unwrap_or_default();
+        let slow = (agent.every > server.every).then_some(Slow { every: agent.every, expected: server.every });
+        let why = slow.map_or_else(String::new, |slow| format!(": {slow}"));
+        warn!(server = %server.address, ?silent, untold, "agent lost{why}; probes alone judge the server");
+        self.tell(server, What::Lost { silent, slow, untold });
     }
 
     fn tell(&self, server: &Server, what: What) {

@@ -128,7 +128,7 @@ impl Hand {
         let bytes = data_encoding::BASE64.decode(SECRETS[secret].as_bytes()).unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let (state, load) = (State::Ready, Load::default());
-        let next = Beat { server, instance: 7, nonce: None, sequence: 0, sent: 0, state, load };
+        let next = Beat { server, instance: 7, nonce: None, sequence: 0, sent: 0, every_ms: 100, state, load };
         Hand { socket, name: ["old", "new"][secret], key, next, start: Instant::now() }
     }
 
@@ -346,12 +346,38 @@ async fn a_late_beat_is_a_doubt_and_the_next_one_clears_it() {
     hand.send().await;
     node.count(Outcome::Accepted, 2).await;
     assert_eq!(node.heard.take(), [Word::Late, Word::Came]);
-    assert!(matches!(node.event().await, What::Lost { silent } if silent >= Duration::from_secs(1)));
+    assert!(
+        matches!(node.event().await, What::Lost { silent, slow: None, untold: 0 } if silent >= Duration::from_secs(1))
+    );
     assert_eq!(node.heard.take(), [Word::Late, Word::Ready]);
     hand.send().await;
     assert!(matches!(node.event().await, What::Found { .. }), "beats are watched again");
     let tally = node.beats.of(SERVER.parse().unwrap()).unwrap();
     assert_eq!((tally.late(), tally.lost()), (2, 1));
+}
+
+#[tokio::test]
+async fn an_agent_slower_than_its_zone_is_told_of_with_the_cause_and_not_for_ever() {
+    let mut node = Node::start(&old());
+    let mut hand = Hand::new(node.address, 0).await;
+    hand.next.every_ms = 2000;
+    hand.begin().await;
+    let slow = Slow { every: ms(2000), expected: EVERY };
+    assert_eq!(slow.to_string(), "beats come every 2s, the zone expects 100ms");
+    for _ in 0..3 {
+        assert!(matches!(node.event().await, What::Found { .. }));
+        assert!(matches!(node.event().await, What::Lost { slow: Some(why), untold: 0, .. } if why == slow));
+        hand.send().await;
+    }
+    let tally = node.beats.of(SERVER.parse().unwrap()).unwrap();
+    timeout(Duration::from_secs(10), async {
+        while tally.lost() < 4 {
+            sleep(ms(10)).await;
+        }
+    })
+    .await
+    .expect("lost once more");
+    assert!(node.events.try_recv().is_err(), "neither that it was found nor that it was lost");
 }
 
 #[tokio::test]
