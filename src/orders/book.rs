@@ -8,7 +8,7 @@
 //! An order that comes into force takes the place of those of the same kind (drain, or force) in force about the same
 //! subject in the same zone; one that is given for later also of those to come at an overlapping time. Orders of different
 //! zones, or of one and of every zone, stand beside each other: the force that began last holds, and the least share of
-//! all drains. So a force up may cover a force down, which the guard judges anew before it is uncovered ([`super::cover`]).
+//! all drains. So a force up may cover a force down, which the guard judges anew before it is uncovered (`cover`).
 
 use std::collections::{BTreeSet, HashMap};
 

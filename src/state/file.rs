@@ -68,7 +68,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Reads what [`write`] wrote; `None` where there is no file. Blocks on the file system.
+/// Reads what [`write()`] wrote; `None` where there is no file. Blocks on the file system.
 pub fn read<T: DeserializeOwned>(directory: &Path, kind: Kind) -> Result<Option<T>, Fault> {
     read_or(directory, kind, |_| None)
 }
