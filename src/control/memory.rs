@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::regions::Regions;
 use crate::state::keeper::Keeper;
@@ -19,11 +19,13 @@ pub struct Memory {
     keeper: Arc<Keeper>,
     due: Option<Instant>,
     last: Option<Instant>,
+    /// Gathering on its way; one after another, or an older state might be the last to be kept.
+    writing: Option<JoinHandle<()>>,
 }
 
 impl Memory {
     pub fn new(keeper: Arc<Keeper>) -> Memory {
-        Memory { keeper, due: None, last: None }
+        Memory { keeper, due: None, last: None, writing: None }
     }
 
     /// Something is to be written: at once after a pause, else when the pause is over.
@@ -42,15 +44,24 @@ impl Memory {
             self.changed(now);
         }
         if self.due.is_some_and(|due| due <= now) {
+            if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+                self.due = Some(now + PAUSE);
+                return;
+            }
             self.due = None;
             self.last = Some(now);
             let (keeper, beliefs, ramps) = (Arc::clone(&self.keeper), Arc::clone(beliefs), regions.ramps());
-            spawn_blocking(move || keeper.save_verdicts(Arc::new(gather(&beliefs, ramps))));
+            let write = move || keeper.save_verdicts(Arc::new(gather(&beliefs, ramps)));
+            self.writing = Some(spawn_blocking(write));
         }
     }
 
     /// Hands everything over before the end; the keeper writes it while it is dropped.
-    pub fn write_now(&self, beliefs: &Beliefs, regions: &Regions) {
+    pub async fn write_now(&mut self, beliefs: &Beliefs, regions: &Regions) {
+        if let Some(writing) = self.writing.take() {
+            // A panic of it was printed; what it was to write is written now.
+            let _ = writing.await;
+        }
         self.keeper.save_verdicts(Arc::new(gather(beliefs, regions.ramps())));
     }
 }

@@ -136,6 +136,10 @@ struct Control {
     regions: Regions,
     memory: Memory,
     retired: Retired<Snapshot>,
+    /// When regions on the move are moved on, and when the wall clock is looked at. Kept until then, whatever else
+    /// happens: who asks often must not hold up a drain.
+    step: Option<Instant>,
+    glance: Option<Instant>,
     /// The load that is going on.
     job: Option<JoinHandle<Result<Loaded, Refused>>>,
     /// Something changed after the load began, so it must be followed by another.
@@ -160,6 +164,8 @@ impl Control {
             regions: Regions::default(),
             memory: Memory::new(keeper),
             retired: Retired::default(),
+            step: None,
+            glance: None,
             job: None,
             again: false,
             waiting: vec![],
@@ -188,8 +194,9 @@ impl Control {
         // Whatever was down stays down, and is no news.
         control.settle(after, &everywhere, now);
         // Orders whose time came or went meanwhile are judged by what was known.
-        if control.turn_orders(Timestamp::now()) {
-            control.review(everywhere, now);
+        let deeds = control.turn_orders(Timestamp::now());
+        if !deeds.is_empty() {
+            control.rule(vec![], everywhere, deeds, now);
         }
         control
     }
@@ -201,38 +208,41 @@ impl Control {
         loop {
             let wake = self.wake();
             tokio::select! {
-                // Verdicts first: viewers wait for them.
+                // Time first, which has little to do, then verdicts: viewers wait for them.
                 biased;
                 () = stop.cancelled() => break,
+                () = alarm(wake) => self.tick(),
                 1.. = self.verdicts.recv_many(&mut burst, BURST) => self.flip(&mut burst),
                 kept = self.desk.kept() => self.kept(kept),
                 loaded = job(&mut self.job) => self.finish(loaded),
                 Some(event) = self.events.recv() => self.handle(event),
-                () = alarm(wake) => self.tick(),
                 _ = sweep.tick(), if !self.retired.is_empty() => self.sweep(),
             }
         }
         self.note(Kind::Stopped, "told to stop");
+        self.memory.write_now(&self.world.beliefs(), &self.regions).await;
         self.scribe.ended().await;
-        self.memory.write_now(&self.world.beliefs(), &self.regions);
     }
 
     /// When something changes by itself.
-    fn wake(&self) -> Option<Instant> {
-        let step = self.regions.is_moving().then(|| now() + STEP);
-        let glance = self.desk.due().map(|at| {
+    fn wake(&mut self) -> Option<Instant> {
+        let now = now();
+        self.step = self.regions.is_moving().then(|| self.step.unwrap_or(now + STEP));
+        let due = self.desk.due().map(|at| {
             let ahead = at.duration_since(Timestamp::now());
-            now() + Duration::try_from(ahead).unwrap_or(Duration::ZERO).min(GLANCE)
+            now + Duration::try_from(ahead).unwrap_or(Duration::ZERO).min(GLANCE)
         });
-        [step, glance, self.judge.due(), self.memory.due()].into_iter().flatten().min()
+        self.glance = due.map(|due| self.glance.map_or(due, |glance| glance.min(due)));
+        [self.step, self.glance, self.judge.due(), self.memory.due()].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
         let now = now();
+        (self.step, self.glance) = (None, None);
         let rulings = self.judge.tick(now);
-        let turned = self.turn_orders(Timestamp::now());
-        let touched = if turned { self.regions.all().collect() } else { self.regions.moving().collect() };
-        self.rule(rulings, touched, now);
+        let deeds = self.turn_orders(Timestamp::now());
+        let touched = if deeds.is_empty() { self.regions.moving().collect() } else { self.regions.all().collect() };
+        self.rule(rulings, touched, deeds, now);
         self.memory.write(&self.world.beliefs(), &self.regions, now);
     }
 
@@ -247,11 +257,12 @@ impl Control {
                 rulings.push((Target::clone(&target), ruling));
             }
         }
-        self.rule(rulings, BTreeSet::new(), now);
+        self.rule(rulings, BTreeSet::new(), vec![], now);
     }
 
     /// Publishes what the judge ruled and what else became of regions.
-    fn rule(&mut self, rulings: Vec<(Target, Ruling)>, mut touched: BTreeSet<At>, now: Instant) {
+    /// `deeds`: what time did to orders, to be told with its effect.
+    fn rule(&mut self, rulings: Vec<(Target, Ruling)>, mut touched: BTreeSet<At>, deeds: Vec<Deed>, now: Instant) {
         let before = self.published.load_full();
         let mut changes = Vec::with_capacity(rulings.len());
         let mut told = Vec::with_capacity(rulings.len());
@@ -262,7 +273,7 @@ impl Control {
             changes.push((id, verdict));
             told.push((id, server, target, verdict, cause));
         }
-        if touched.is_empty() && changes.is_empty() {
+        if touched.is_empty() && changes.is_empty() && deeds.is_empty() {
             return;
         }
         // Later verdicts of a target stand: with_verdicts takes them in order.
@@ -288,12 +299,7 @@ impl Control {
         if !verdicts.is_empty() || !steps.is_empty() {
             self.memory.changed(now);
         }
-        self.scribe.note(Job { verdicts, flips, steps, ..Job::new(before, after) });
-    }
-
-    /// What time and orders make of regions.
-    fn review(&mut self, touched: BTreeSet<At>, now: Instant) {
-        self.rule(vec![], touched, now);
+        self.scribe.note(Job { verdicts, deeds, flips, steps, ..Job::new(before, after) });
     }
 
     /// The regions that verdicts turned without being theirs: where soft reasons count or not now, and where streams need
@@ -327,13 +333,11 @@ impl Control {
         let condition = |at: At| condition(prober, targets(known, at));
         let around = Surroundings { words: &words, uncertain: &uncertain, condition: &condition };
         let (mut standings, mut steps) = regions.standings(known, touched.iter().copied(), &around, now);
-        let (flips, other) = if standings.is_empty() {
-            regions.follow(known, touched, &condition, now)
-        } else {
-            regions.follow(&known.with_standings(standings.iter().cloned()), touched, &condition, now)
-        };
+        let with = (!standings.is_empty()).then(|| known.with_standings(standings.iter().cloned()));
+        let with = with.as_ref().unwrap_or(known);
+        let (flips, other) = regions.follow(with, touched, &condition, now);
         if other {
-            let (more, further) = regions.standings(known, flips.iter().map(|flip| flip.at), &around, now);
+            let (more, further) = regions.standings(with, flips.iter().map(|flip| flip.at), &around, now);
             standings.extend(more);
             steps.extend(further);
         }
@@ -416,13 +420,10 @@ impl Control {
         self.serve_desk();
     }
 
-    /// Begins and ends orders whose time has come. True if there were any.
-    fn turn_orders(&mut self, at: Timestamp) -> bool {
+    /// Begins and ends orders whose time has come.
+    fn turn_orders(&mut self, at: Timestamp) -> Vec<Deed> {
         let snapshot = self.published.load_full();
         let turns = self.desk.turn(|| facts(&snapshot), at);
-        if turns.is_empty() {
-            return false;
-        }
         let deeds = turns.into_iter().filter_map(|(order, turn)| {
             let (kind, why) = match turn {
                 Turn::Began => (Kind::OrderBegan, None),
@@ -434,9 +435,7 @@ impl Control {
             };
             Some(Deed { kind, author: order.author.clone(), order, why })
         });
-        let deeds = deeds.collect();
-        self.scribe.note(Job { deeds, ..Job::new(Arc::clone(&snapshot), snapshot) });
-        true
+        deeds.collect()
     }
 
     fn note(&mut self, kind: Kind, cause: &str) {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::regions::{At, Flip, Step};
@@ -24,6 +26,8 @@ use crate::snapshot::{Snapshot, TargetId};
 const BACKLOG: usize = 1024;
 /// Zones of which the effect is counted where many turn at once.
 const COUNTED: usize = 8;
+/// The end does not wait for the journal any longer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Writes the journal on a thread of its own, in order: counting what a change does to thousands of cells must not keep
 /// the next verdict waiting.
@@ -53,12 +57,12 @@ impl Scribe {
         }
     }
 
-    /// Takes no more, and waits until all is written.
+    /// Takes no more, and waits until all is written, or two seconds.
     pub async fn ended(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of it was printed, and there is nothing to mend any more.
-            let _ = spawn_blocking(move || thread.join()).await;
+            // A panic of it was printed, and there is nothing to mend any more; nor is a whole backlog waited for.
+            let _ = timeout(PATIENCE, spawn_blocking(move || thread.join())).await;
         }
     }
 }
@@ -280,7 +284,7 @@ impl Notes<'_> {
 }
 
 fn effect_between(before: &Snapshot, after: &Snapshot, zone: u32) -> Option<Effect> {
-    if !before.is_kin(after) {
+    if !before.is_kin(after) || std::ptr::eq(before, after) {
         return None;
     }
     let zone_label = after.zones()[zone as usize].zone.label();

@@ -194,7 +194,12 @@ impl Regions {
             let is = up(after, at);
             let zone = &mut self.zones[at.0 as usize];
             let course = &mut zone.regions[usize::from(at.1)];
-            let Some(was) = course.up.replace(is) else { continue };
+            let Some(was) = course.up.replace(is) else {
+                if is.contains(&true) && zone.night == Night::Dark {
+                    zone.night = Night::Day;
+                }
+                continue;
+            };
             for family in Family::BOTH {
                 if was[family as usize] != is[family as usize] {
                     flips.push(Flip { at, family, up: is[family as usize] });
@@ -221,7 +226,7 @@ impl Regions {
                 _ => {}
             }
         }
-        for zone in flips.iter().map(|flip| flip.at.0).collect::<BTreeSet<_>>() {
+        for zone in touched.iter().map(|(zone, _)| *zone).collect::<BTreeSet<_>>() {
             let zone = &mut self.zones[zone as usize];
             if zone.regions.iter().all(|course| course.up.is_some_and(|up| !up.contains(&true))) {
                 zone.night = Night::Dark;
@@ -242,23 +247,25 @@ impl Regions {
         for at in touched {
             let (z, r) = at;
             let zone = &mut self.zones[z as usize];
-            let least = zone.takes_over(snapshot, z);
+            let least = zone.takes_over(snapshot, at);
             let course = &mut zone.regions[usize::from(r)];
             let word = around.words.region(&zone.name, &course.name);
             let from = course.mode;
+            if let Some(ramp) = &mut course.ramp {
+                // What leaves a region that has none but this to go to must find room here as fast as it leaves.
+                ramp.raise(least);
+            }
             course.advance(&word, || (around.condition)(at), now);
             if course.mode != from && course.is_worth_telling(from, now) {
                 steps.push(Step { at, from, to: course.mode });
             }
-            // What leaves one region that has none but this to go to must find room here as fast as it leaves.
-            let share = if course.ramp.is_some() { course.share.max(least) } else { course.share };
             let region = &snapshot.zones()[z as usize].zone.regions[usize::from(r)];
             let servers = region.servers.iter().enumerate().filter_map(|(s, server)| {
                 let addresses = Family::BOTH.into_iter().filter_map(|family| server.address(family));
                 Some((s, around.words.server(&zone.name, addresses)?))
             });
             let standing = Standing {
-                share,
+                share: course.share,
                 mode: course.mode,
                 forced: word.forced,
                 servers: servers.collect(),
@@ -279,16 +286,26 @@ impl Regions {
 }
 
 impl Zone {
-    /// The least that regions on their way back must take: nothing while a region that is up takes all it gets, else what
-    /// has left the region that is leaving.
-    fn takes_over(&self, snapshot: &Snapshot, zone: u32) -> Share {
-        let up = Family::BOTH.into_iter().fold(0, |mask, family| mask | snapshot.usable(zone, family));
-        let whole = |(r, course): (usize, &Course)| course.mode == Mode::Steady && up >> r & 1 == 1;
-        if self.regions.iter().enumerate().any(whole) {
+    /// The least that a region on its way back must take: of each stream that it shares with a region that is leaving, and
+    /// in which no region that is up takes all it gets, what has left that one.
+    fn takes_over(&self, snapshot: &Snapshot, (zone, region): At) -> Share {
+        let mask = |is: &dyn Fn(&Course) -> bool| {
+            let marked = self.regions.iter().enumerate().filter(|(_, course)| is(course));
+            marked.fold(0, |mask, (r, _)| mask | 1u64 << r)
+        };
+        let leaving = mask(&Course::is_leaving);
+        if leaving == 0 || self.regions[usize::from(region)].ramp.is_none() {
             return Share::NONE;
         }
-        let leaving = self.regions.iter().filter(|course| course.is_leaving());
-        leaving.map(|course| course.share).max().map_or(Share::NONE, |left| Share::of(1.0 - left.part()))
+        let up = Family::BOTH.into_iter().fold(0, |mask, family| mask | snapshot.usable(zone, family));
+        let whole = up & mask(&|course| course.mode == Mode::Steady);
+        let streams = snapshot.zones()[zone as usize].zone.streams.iter();
+        let streams =
+            streams.map(|stream| stream.steering.regions.iter().fold(0, |mask, region| mask | 1u64 << region));
+        let short = streams.filter(|uses| uses >> region & 1 == 1 && uses & whole == 0);
+        let leaving = short.fold(0, |mask, uses| mask | uses & leaving);
+        let left = self.regions.iter().enumerate().filter(|(r, _)| leaving >> r & 1 == 1);
+        left.map(|(_, course)| course.share).max().map_or(Share::NONE, |left| Share::of(1.0 - left.part()))
     }
 }
 

@@ -271,6 +271,21 @@ impl Rig {
         outcome.await.unwrap()
     }
 
+    fn keep_in(&mut self, state: &std::path::Path) {
+        let (keeper, restored) = Keeper::start(state);
+        self.journal = restored.journal.clone();
+        let parts = self.parts.as_mut().unwrap();
+        (parts.keeper, parts.restored) = (keeper, restored);
+    }
+
+    /// Returns once the loop has let go of its state.
+    async fn end(self) {
+        self.stop.cancel();
+        while self.events.send(Event::FilesChanged).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn standing(&self, region: u8) -> crate::snapshot::standing::Standing {
         self.published.load().standing(0, region).clone()
     }
@@ -389,17 +404,17 @@ async fn orders_and_ramps_outlive_a_reload() {
     let (load, _has_begun, let_go) = held_load(1);
     let mut rig = Rig::new(1, load);
     rig.run();
-    rig.order(drain("eu", Duration::ZERO)).await.unwrap();
+    rig.order(drain("eu", Duration::from_secs(3600))).await.unwrap();
     rig.say(rig.target(1), Verdict::Down).await;
     rig.view().await;
     rig.say(rig.target(1), Verdict::Up).await;
     rig.view().await;
     assert_eq!(rig.standing(1).mode, Mode::Ramping);
-    let before = rig.kinds(7);
+    let before = rig.kinds(6);
     let outcome = rig.reload().await;
     let_go.send(()).unwrap();
     outcome.await.unwrap().unwrap();
-    assert_eq!((rig.standing(0).mode, rig.standing(1).mode), (Mode::Drained, Mode::Ramping));
+    assert_eq!((rig.standing(0).mode, rig.standing(1).mode), (Mode::Draining, Mode::Ramping));
     assert_eq!(rig.kinds(before.len() + 1)[before.len()..], [Kind::Reloaded], "nothing began anew");
 }
 
@@ -407,25 +422,14 @@ async fn orders_and_ramps_outlive_a_reload() {
 async fn what_was_known_before_a_restart_holds_until_a_probe_says_better() {
     let state = tempdir().unwrap();
     let (mut first, mut second) = (Rig::new(1, no_load()), Rig::new(1, no_load()));
-    let kept = |rig: &mut Rig| {
-        let (keeper, restored) = Keeper::start(state.path());
-        rig.journal = restored.journal.clone();
-        let parts = rig.parts.as_mut().unwrap();
-        (parts.keeper, parts.restored) = (keeper, restored);
-    };
-    kept(&mut first);
+    first.keep_in(state.path());
     first.run();
     first.say(first.target(0), Verdict::Down).await;
     first.order(drain("us", Duration::ZERO)).await.unwrap_err();
     first.order(Draft { anyway: true, ..drain("us", Duration::ZERO) }).await.unwrap();
     let entries = first.kinds(5).len();
-    first.stop.cancel();
-    while first.events.send(Event::FilesChanged).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    drop(first);
-
-    kept(&mut second);
+    first.end().await;
+    second.keep_in(state.path());
     second.run();
     let view = second.view().await;
     assert_eq!(view.snapshot.verdicts(), [Verdict::Down, Verdict::Unknown]);
@@ -497,6 +501,47 @@ async fn what_leaves_one_region_finds_room_in_the_only_other_though_that_comes_b
     rig.order(drain("eu", Duration::ZERO)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(rig.standing(1).share, Share::FULL);
+    rig.lift(Lift::Drains { subject: Subject::Region("eu".into()), zone: None }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.standing(1).share, Share::FULL, "it has shown that it can");
+    assert!(rig.standing(0).share.part() < 0.12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_often_holds_up_no_region_on_its_way() {
+    let mut rig = Rig::new(1, no_load());
+    rig.run();
+    for verdict in [Verdict::Down, Verdict::Up] {
+        rig.say(rig.target(0), verdict).await;
+        rig.view().await;
+    }
+    for _ in 0..1500 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.view().await;
+    }
+    assert!((0.48..=0.52).contains(&rig.standing(0).share.part()), "{:?}", rig.standing(0));
+}
+
+#[tokio::test]
+async fn a_restart_while_everything_is_down_scatters_nobody_afterwards() {
+    let state = tempdir().unwrap();
+    let (mut first, mut second) = (Rig::new(1, no_load()), Rig::new(1, no_load()));
+    first.keep_in(state.path());
+    first.run();
+    for position in 0..2 {
+        first.say(first.target(position), Verdict::Down).await;
+        first.view().await;
+    }
+    first.end().await;
+    second.keep_in(state.path());
+    second.run();
+    for position in 0..2 {
+        second.say(second.target(position), Verdict::Up).await;
+        second.view().await;
+    }
+    for region in 0..2 {
+        assert_eq!((second.standing(region).share, second.standing(region).mode), (Share::FULL, Mode::Steady));
+    }
 }
 
 #[tokio::test]

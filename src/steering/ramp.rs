@@ -47,6 +47,11 @@ impl Ramp {
         }
     }
 
+    /// Puts it forward to a share that the region has shown it can carry.
+    pub fn raise(&mut self, share: Share) {
+        self.done = self.done.max(self.over.mul_f64(share.part()));
+    }
+
     pub fn share(&self) -> Share {
         if self.is_done() { Share::FULL } else { Share::of(self.done.div_duration_f64(self.over).max(LEAST)) }
     }
