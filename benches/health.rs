@@ -4,7 +4,9 @@
 //! probe with a thousand origins on keep-alive connections (the origins' own time included, as they share the process).
 //! Last, what ten thousand targets cost one core: their prober has a thread of its own, whose time alone is counted.
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,27 +123,32 @@ async fn cost() {
     println!("false down verdicts: {downs}");
 }
 
-/// Answers each request on each connection, on a thread of its own. At any address of 127/8.
-fn answering() -> u16 {
-    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket can be");
-    let port = listener.local_addr().expect("it is bound").port();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("it is not blocking");
-            loop {
-                let Ok((mut stream, _)) = listener.accept().await else { continue };
-                tokio::spawn(async move {
-                    let mut request = [0; 2048];
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                    while matches!(stream.read(&mut request).await, Ok(1..)) && stream.write_all(answer).await.is_ok() {
-                    }
-                });
-            }
-        });
+/// Answers each request on each connection, at any address of 127/8, until its standard input ends. Prints its port.
+async fn origin() {
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a free port");
+    println!("{}", listener.local_addr().expect("it is bound").port());
+    tokio::spawn(async move {
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { continue };
+            tokio::spawn(async move {
+                let mut request = [0; 2048];
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                while matches!(stream.read(&mut request).await, Ok(1..)) && stream.write_all(answer).await.is_ok() {}
+            });
+        }
     });
-    port
+    let _ = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0])).await;
+}
+
+/// An origin in a process of its own, as ten thousand connections take as many file descriptors on each side.
+fn answering() -> (Child, u16) {
+    let program = std::env::current_exe().expect("it runs");
+    let mut child = Command::new(program);
+    let mut child = child.arg("--origin").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs twice");
+    let mut line = String::new();
+    let told = BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line);
+    told.expect("the origin tells its port");
+    (child, line.trim().parse().expect("a port"))
 }
 
 /// To be run on a thread of its own, by a runtime of that thread alone.
@@ -170,14 +177,20 @@ async fn storm(port: u16) {
 #[tokio::main]
 async fn main() {
     // `cargo test --benches` only wants to know that it runs.
+    if std::env::args().any(|argument| argument == "--origin") {
+        origin().await;
+        return;
+    }
     if std::env::args().any(|argument| argument == "--bench") {
         faults().await;
         cost().await;
-        let port = answering();
+        let (mut origin, port) = answering();
         let one = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(storm(port));
         });
         one.join().expect("it does not panic");
+        let _ = origin.kill();
+        let _ = origin.wait();
     }
 }
