@@ -12,23 +12,25 @@
 //! elsewhere meanwhile; what was learned during it is applied to its result before that is published, so no verdict is
 //! lost. A load that fails changes nothing. An order is on the disk before it holds.
 
+mod hands;
 pub mod load;
 mod memory;
 mod notes;
 mod orders;
 mod regions;
+mod reload;
 pub mod retired;
 pub mod serials;
 pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -36,8 +38,9 @@ use tracing::{debug, error, info, warn};
 use self::load::{Load, Loaded, Refused};
 use self::memory::Memory;
 use self::notes::{Deed, Job, Scribe};
-use self::orders::{Desk, Kept, News};
+use self::orders::Desk;
 use self::regions::{At, Condition, Flip, Regions, Step, Surroundings};
+use self::reload::job;
 use self::retired::Retired;
 use self::watch::Watcher;
 use crate::config::Diagnostic;
@@ -47,8 +50,6 @@ use crate::health::judge::{Group, Judge, Rules, Ruling, Vote};
 use crate::health::stats::RECENT;
 use crate::health::{self, Prober, Target, Verdict};
 use crate::journal::{Kind, Note};
-use crate::orders::book::Turn;
-use crate::orders::guard::{Facts, ZoneFacts};
 use crate::orders::{Draft, Lift, Order, Refusal};
 use crate::server::counters::Ledger;
 use crate::snapshot::{Published, Snapshot, TargetId};
@@ -260,8 +261,7 @@ impl Control {
         self.rule(rulings, BTreeSet::new(), vec![], now);
     }
 
-    /// Publishes what the judge ruled and what else became of regions.
-    /// `deeds`: what time did to orders, to be told with its effect.
+    /// Publishes what the judge ruled and what else became of regions. `deeds`: what time did to orders, to be told with its effect.
     fn rule(&mut self, rulings: Vec<(Target, Ruling)>, mut touched: BTreeSet<At>, deeds: Vec<Deed>, now: Instant) {
         let before = self.published.load_full();
         let mut changes = Vec::with_capacity(rulings.len());
@@ -375,69 +375,6 @@ impl Control {
         self.serve_desk();
     }
 
-    /// Begins to write what the first in line wants of the orders.
-    fn serve_desk(&mut self) {
-        while self.desk.is_waiting() {
-            let now = Timestamp::now();
-            if let Some((author, refusal)) = self.desk.begin(&facts(&self.published.load()), now) {
-                self.note_of(Note { author: Some(author), ..Note::new(Kind::OrderRefused, refusal.text()) });
-            }
-        }
-    }
-
-    /// An order was written, so it holds.
-    fn kept(&mut self, kept: Kept) {
-        let (news, answer) = self.desk.take(kept);
-        let (now, before) = (now(), self.published.load_full());
-        let everywhere = self.regions.all().collect();
-        let (after, flips, steps) = self.settle(None, &everywhere, now);
-        answer.send();
-        let mut deeds = vec![];
-        let mut plain = vec![];
-        match news {
-            News::Given(given) => {
-                let author = given.order.author.clone();
-                let why = format!("order {} took its place", given.order.id);
-                let old = given.replaced.into_iter();
-                let lifted = |order| (order, Kind::OrderLifted, Some(why.clone()));
-                let all = old.map(lifted).chain([(given.order, Kind::OrderGiven, None)]);
-                deeds.extend(all.map(|(order, kind, why)| Deed { kind, order, author: author.clone(), why }));
-            }
-            News::Lifted { lifted, author, unkept } => {
-                let deed = |kind, order, why| Deed { kind, order, author: author.clone(), why };
-                deeds.extend(lifted.orders.into_iter().map(|order| deed(Kind::OrderLifted, order, None)));
-                let dropped = lifted.dropped.into_iter();
-                deeds.extend(dropped.map(|(order, why)| deed(Kind::OrderRefused, order, Some(why))));
-                plain.extend(unkept.map(|error| {
-                    let what = "orders were lifted, but the state directory cannot be written: after a restart they hold again";
-                    Note::new(Kind::Alarm, format!("{what}: {error}"))
-                }));
-            }
-            News::Refused | News::Nothing => {}
-        }
-        self.scribe.note(Job { deeds, plain, flips, steps, ..Job::new(before, after) });
-        self.memory.changed(now);
-        self.serve_desk();
-    }
-
-    /// Begins and ends orders whose time has come.
-    fn turn_orders(&mut self, at: Timestamp) -> Vec<Deed> {
-        let snapshot = self.published.load_full();
-        let turns = self.desk.turn(|| facts(&snapshot), at);
-        let deeds = turns.into_iter().filter_map(|(order, turn)| {
-            let (kind, why) = match turn {
-                Turn::Began => (Kind::OrderBegan, None),
-                Turn::Ended => (Kind::OrderExpired, None),
-                Turn::Replaced(by) => (Kind::OrderLifted, Some(format!("order {by} took its place"))),
-                // Told as a step of the region.
-                Turn::Emptied => return None,
-                Turn::Refused(why) | Turn::Dropped(why) => (Kind::OrderRefused, Some(why)),
-            };
-            Some(Deed { kind, author: order.author.clone(), order, why })
-        });
-        deeds.collect()
-    }
-
     fn note(&mut self, kind: Kind, cause: &str) {
         self.note_of(Note::new(kind, cause));
     }
@@ -445,74 +382,6 @@ impl Control {
     fn note_of(&mut self, note: Note) {
         let now = self.published.load_full();
         self.scribe.note(Job { plain: vec![note], ..Job::new(Arc::clone(&now), now) });
-    }
-
-    /// Begins a load, or notes that one more is needed when the one going on may have read older files.
-    fn reload(&mut self) {
-        if self.job.is_some() {
-            self.again = true;
-            return;
-        }
-        self.waiting.append(&mut self.next);
-        let load = Arc::clone(&self.load);
-        let (previous, beliefs) = (self.published.load_full(), self.world.beliefs());
-        self.job = Some(tokio::task::spawn_blocking(move || load(&previous, &beliefs)));
-    }
-
-    fn finish(&mut self, done: Result<Result<Loaded, Refused>, JoinError>) {
-        self.job = None;
-        let outcome = match done {
-            Ok(Ok(loaded)) => Ok(self.accept(loaded)),
-            Ok(Err(refused)) => Err(self.refuse(refused)),
-            Err(died) => {
-                self.tally.reloads_refused.fetch_add(1, Relaxed);
-                error!(error = %died, "a fault of ours ended the reload; what was loaded before serves on");
-                self.note(Kind::ReloadRefused, "a fault of ours ended it");
-                Err(vec![])
-            }
-        };
-        for reply in self.waiting.drain(..) {
-            let _ = reply.send(outcome.clone());
-        }
-        if std::mem::take(&mut self.again) {
-            self.reload();
-        }
-    }
-
-    fn accept(&mut self, loaded: Loaded) -> u64 {
-        let Loaded { snapshot, warnings, seen } = loaded;
-        let prober = &mut self.prober;
-        // What was learned while it was compiled, and what kin of new targets let us believe.
-        let news = self.world.news_for(&snapshot, |target| prober.believed(target));
-        let snapshot = if news.is_empty() { snapshot } else { snapshot.with_verdicts(&news) };
-        let before = self.published.load_full();
-        self.world.replace(&snapshot);
-        prober.retarget(snapshot.targets());
-        self.beats.retarget(snapshot.targets());
-        self.judge.retain(judged(&snapshot), now());
-        self.regions.replace(&snapshot);
-        self.watcher.watch(seen.inputs, seen.fingerprint);
-        // Ramps and orders hold in it before it is published.
-        let everywhere = self.regions.all().collect();
-        let (after, flips, steps) = self.settle(Some(snapshot), &everywhere, now());
-        let generation = after.generation();
-        let plain = vec![Note::new(Kind::Reloaded, format!("generation {generation}, {} zones", after.zones().len()))];
-        self.scribe.note(Job { plain, flips, steps, ..Job::new(before, Arc::clone(&after)) });
-        self.tally.reloads_done.fetch_add(1, Relaxed);
-        warnings.iter().for_each(log);
-        info!(generation, zones = after.zones().len(), "reloaded");
-        self.memory.changed(now());
-        generation
-    }
-
-    fn refuse(&mut self, refused: Refused) -> Vec<Diagnostic> {
-        self.tally.reloads_refused.fetch_add(1, Relaxed);
-        refused.diagnostics.iter().for_each(log);
-        error!("reload refused; what was loaded before serves on");
-        let first = refused.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
-        self.note(Kind::ReloadRefused, &first.map_or("the files have errors".to_owned(), |fault| fault.to_string()));
-        self.watcher.watch(refused.seen.inputs, refused.seen.fingerprint);
-        refused.diagnostics
     }
 
     fn publish(&mut self, snapshot: Snapshot) {
@@ -528,14 +397,6 @@ impl Control {
         if !unread.is_empty() {
             tokio::task::spawn_blocking(move || drop(unread));
         }
-    }
-}
-
-/// The outcome of the load going on; never, when none is.
-async fn job(job: &mut Option<JoinHandle<Result<Loaded, Refused>>>) -> Result<Result<Loaded, Refused>, JoinError> {
-    match job {
-        Some(job) => job.await,
-        None => std::future::pending().await,
     }
 }
 
@@ -560,22 +421,6 @@ fn tell(server: &str, before: Verdict, probed: &std::net::SocketAddr, verdict: V
         // As it was taken to be.
         _ => debug!(server, %probed, cause, "{verdict:?}"),
     }
-}
-
-/// What the guard of orders has to know: what the probes alone say.
-fn facts(snapshot: &Snapshot) -> Facts {
-    let zones = snapshot.zones().iter().enumerate().map(|(z, served)| {
-        let (fleet, _) = snapshot.fleet(z as u32);
-        let of_use = Family::BOTH.map(|family| snapshot.of_use(z as u32, family));
-        ZoneFacts::of(&served.zone, |region, server, family| {
-            if of_use[family as usize] >> region & 1 == 0 {
-                return false;
-            }
-            let member = fleet.members(region as u8, family).iter().find(|member| member.server == server);
-            member.and_then(|member| member.verdict(snapshot.verdicts())).is_none_or(Verdict::is_up)
-        })
-    });
-    Facts { zones: zones.collect() }
 }
 
 /// The targets of a snapshot, each with the regions that it is part of.
@@ -608,8 +453,7 @@ fn condition<'a>(prober: &Prober, targets: impl Iterator<Item = &'a Target>) -> 
 /// The targets of a region.
 fn targets(snapshot: &Snapshot, (zone, region): At) -> impl Iterator<Item = &Target> {
     let (fleet, _) = snapshot.fleet(zone);
-    let members =
-        crate::config::settings::Family::BOTH.into_iter().flat_map(move |family| fleet.members(region, family));
+    let members = Family::BOTH.into_iter().flat_map(move |family| fleet.members(region, family));
     members.filter_map(|member| member.target).map(|id| &snapshot.targets()[id.0 as usize])
 }
 

@@ -139,22 +139,6 @@ impl TargetStats {
         std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
     }
 
-    /// Within what 99 of 100 successful probes ended, taken as even within a bucket; `None` without any.
-    pub fn rtt_p99(&self) -> Option<Duration> {
-        let buckets = self.buckets();
-        let rank = buckets.iter().sum::<u64>() as f64 * 0.99;
-        let (mut below, mut low) = (0.0, 0);
-        for (count, high) in buckets.iter().map(|count| *count as f64).zip(BUCKETS_US.into_iter().chain([u64::MAX])) {
-            if count > 0.0 && below + count >= rank {
-                // Of the last bucket only the beginning is known.
-                let width = if high == u64::MAX { 0.0 } else { (high - low) as f64 };
-                return Some(Duration::from_micros(low + (width * (rank - below) / count) as u64));
-            }
-            (below, low) = (below + count, high);
-        }
-        None
-    }
-
     /// Sum of the durations of successful probes.
     pub fn total(&self) -> Duration {
         Duration::from_micros(self.sum_us.load(Ordering::Relaxed))

@@ -235,11 +235,6 @@ impl Book {
         }
     }
 
-    /// Whether a drain has not come to nothing yet, so that the words of a moment later are others.
-    pub fn in_motion(&self, now: Timestamp) -> bool {
-        self.in_force(now).any(|kept| kept.left(now).is_some_and(|left| left > 0.0))
-    }
-
     /// What holds now.
     pub fn words(&self, now: Timestamp) -> Words<'_> {
         let mut in_force: Vec<&Kept> = self.in_force(now).collect();

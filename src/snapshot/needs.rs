@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hickory_proto::rr::Name;
+
 use crate::config::settings::{Family, Zone};
 use crate::steering::pick::Mask;
 
@@ -24,6 +26,8 @@ pub(super) struct Needs {
 
 /// The needs of all streams, and for each stream its position among them.
 pub(super) fn compile(zones: &[Served], streams: &mut [SteeredName]) -> Vec<Needs> {
+    let owner = |stream: &SteeredName| &zones[stream.zone as usize].zone.streams[stream.stream as usize].owner;
+    let by_owner: HashMap<&Name, usize> = streams.iter().enumerate().map(|(at, stream)| (owner(stream), at)).collect();
     let mut all = Vec::new();
     for position in 0..streams.len() {
         let stream = &streams[position];
@@ -32,11 +36,8 @@ pub(super) fn compile(zones: &[Served], streams: &mut [SteeredName]) -> Vec<Need
         let names: Vec<(u32, Box<[Mask]>)> = needed
             .iter()
             .filter_map(|(name, _)| {
-                let of = |other: &&SteeredName| {
-                    zones[other.zone as usize].zone.streams[other.stream as usize].owner == *name
-                };
                 // One that nobody steers here was warned of, and counts as up.
-                let other = streams.iter().find(of)?;
+                let other = &streams[*by_owner.get(name)?];
                 let there = &zones[other.zone as usize].zone.regions;
                 let alike = |name: &Arc<str>| {
                     let found = there.iter().position(|region| region.name == *name);
