@@ -48,9 +48,14 @@ impl ClientSubnet {
         Some(ClientSubnet { family, source, address })
     }
 
+    /// Bytes of the option as [`ClientSubnet::write`] writes it.
+    pub fn length(&self) -> usize {
+        FIXED_LEN + usize::from(self.source).div_ceil(8)
+    }
+
     /// Writes the option with a scope and gives its length. "FAMILY, SOURCE PREFIX-LENGTH, and ADDRESS in the response
     /// MUST match those in the query" (RFC 7871 §7.2.1).
-    pub fn write(&self, scope: u8, out: &mut [u8; MAX_LEN]) -> usize {
+    pub fn write(&self, scope: u8, out: &mut [u8]) -> usize {
         let octets = usize::from(self.source).div_ceil(8);
         out[..2].copy_from_slice(&8u16.to_be_bytes());
         out[2..4].copy_from_slice(&(4 + octets as u16).to_be_bytes());

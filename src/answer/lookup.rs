@@ -25,11 +25,11 @@ pub enum Lookup<'a> {
         zone: u32,
         cut: &'a Cut,
     },
-    /// Below a DNAME, whose owner is what is left of the name without `labels` labels (RFC 6672 §2.3).
+    /// Below a DNAME, whose owner is what is left of the name without its first `below` bytes (RFC 6672 §2.3).
     Redirected {
         zone: u32,
         dname: &'a Records,
-        labels: usize,
+        below: usize,
     },
     NxDomain {
         zone: u32,
@@ -54,7 +54,8 @@ pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
         Kind::Data(data) if exact => Lookup::Exists { zone, data },
         Kind::Data(data) => {
             if let Some(dname) = data.records(RecordType::DNAME) {
-                return Lookup::Redirected { zone, dname, labels };
+                let below = name.len() - name.without(labels).len();
+                return Lookup::Redirected { zone, dname, below };
             }
             match data.wildcard.map(|wildcard| &names.node(wildcard).kind) {
                 Some(Kind::Data(data)) => Lookup::Exists { zone, data },

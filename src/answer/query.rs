@@ -44,7 +44,6 @@ impl Header {
 pub struct Query<'a> {
     /// The question as received, case and all: name, type, class.
     pub question: &'a [u8],
-    pub name: Folded,
     pub qtype: u16,
     pub qclass: u16,
     pub edns: Option<Edns>,
@@ -68,7 +67,8 @@ pub struct Malformed<'a> {
 }
 
 impl<'a> Query<'a> {
-    pub fn read(message: &'a [u8], header: Header) -> Result<Query<'a>, Malformed<'a>> {
+    /// Gives the name apart: it is large, and needed only to look it up.
+    pub fn read(message: &'a [u8], header: Header) -> Result<(Query<'a>, Folded), Malformed<'a>> {
         let [questions, answers, authorities, additionals] = header.counts;
         // "a DNS message with OPCODE = 0 MUST NOT include a QDCOUNT parameter whose value is greater than 1" (RFC 9619
         // §4); without a question there is nothing to answer.
@@ -105,7 +105,7 @@ impl<'a> Query<'a> {
         if at != message.len() {
             return Err(malformed());
         }
-        Ok(Query { question, name, qtype, qclass, edns })
+        Ok((Query { question, qtype, qclass, edns }, name))
     }
 }
 
@@ -200,25 +200,20 @@ impl Folded {
             if length == 0 {
                 break;
             }
-            if length > 63 {
-                return None;
-            }
-            let offset = at - start;
-            let next = at + 1 + usize::from(length);
             // The root label needs a byte behind.
-            if next - start >= MAX_NAME_LEN {
+            if length > 63 || at - start + 1 + usize::from(length) >= MAX_NAME_LEN {
                 return None;
             }
-            name.starts[usize::from(name.labels)] = offset as u8;
+            name.starts[usize::from(name.labels)] = (at - start) as u8;
             name.labels += 1;
-            let label = message.get(at..next)?;
-            // Lengths are below 64 and so below 'A': folding them too changes nothing.
-            for (to, from) in name.wire[offset..].iter_mut().zip(label) {
-                *to = from.to_ascii_lowercase();
-            }
-            at = next;
+            at += 1 + usize::from(length);
         }
-        name.len = (at + 1 - start) as u8;
+        let wire = &message[start..=at];
+        name.len = wire.len() as u8;
+        // Lengths are below 64 and so below 'A': folding them too changes nothing.
+        for (to, from) in name.wire.iter_mut().zip(wire) {
+            *to = from.to_ascii_lowercase();
+        }
         Some((name, at + 1))
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::settings::Family;
-use crate::geo::CellId;
+use crate::geo::{Atlas, CellId, Located, Search};
 use crate::snapshot::ring::Ring;
 use crate::snapshot::{Snapshot, SteeredName};
 use crate::steering::plan::Ranked;
@@ -34,43 +34,65 @@ pub struct Whereabouts {
     key: Option<u64>,
 }
 
+/// The way to the [`Whereabouts`] of an asker, in steps that take one load each.
+pub struct Seek {
+    address: IpAddr,
+    /// `None`: the plan does not ask where anybody is.
+    search: Option<Search>,
+    /// Looked for is a client subnet, not the packet's source.
+    is_subnet: bool,
+}
+
+impl Seek {
+    pub fn begin(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Seek {
+        let source = asker.client.address;
+        if !snapshot.geography().plans[stream.plan as usize].is_geographic() {
+            return Seek { address: source, search: None, is_subnet: false };
+        }
+        // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
+        // information" (RFC 7871 §7.1.2): the resolver itself is the client, and the answer is for all of its.
+        let subnet = asker.subnet.filter(|subnet| subnet.source > 0);
+        let (address, length) = subnet.map_or((source, u8::MAX), |subnet| (subnet.address, subnet.source));
+        Seek { address, search: Some(Atlas::search(address, length)), is_subnet: subnet.is_some() }
+    }
+
+    pub fn first(&mut self, atlas: &Atlas) {
+        if let Some(search) = &mut self.search {
+            atlas.first(search);
+        }
+    }
+
+    pub fn second(&mut self, atlas: &Atlas) {
+        if let Some(search) = &mut self.search {
+            atlas.second(search);
+        }
+    }
+
+    /// To be called when both steps were taken.
+    pub fn end(self, atlas: &Atlas, asker: &Asker) -> Whereabouts {
+        let Seek { address, search, is_subnet } = self;
+        let Some(located) = search.map(|search| atlas.found(&search)) else {
+            let key = Some(packet_key(asker, address, u8::MAX));
+            return Whereabouts { cell: CellId(0), address, scope: 0, spread_scope: 0, key };
+        };
+        let Located { cell, scope, spread_scope } = located;
+        match is_subnet {
+            true => Whereabouts { cell, address, scope, spread_scope, key: None },
+            false => {
+                let key = Some(packet_key(asker, address, spread_scope));
+                Whereabouts { cell, address, scope: 0, spread_scope: 0, key }
+            }
+        }
+    }
+}
+
 impl Whereabouts {
     pub fn find(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Whereabouts {
-        let geography = snapshot.geography();
-        let source = asker.client.address;
-        if !geography.plans[stream.plan as usize].is_geographic() {
-            return Whereabouts {
-                cell: CellId(0),
-                address: source,
-                scope: 0,
-                spread_scope: 0,
-                key: Some(packet_key(asker, source, u8::MAX)),
-            };
-        }
-        match asker.subnet.filter(|subnet| subnet.source > 0) {
-            Some(subnet) => {
-                let located = geography.atlas.locate(subnet.address, subnet.source);
-                Whereabouts {
-                    cell: located.cell,
-                    address: subnet.address,
-                    scope: located.scope,
-                    spread_scope: located.spread_scope,
-                    key: None,
-                }
-            }
-            // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
-            // information" (RFC 7871 §7.1.2): the resolver itself is the client, and the answer is for all of its.
-            None => {
-                let located = geography.atlas.locate(source, u8::MAX);
-                Whereabouts {
-                    cell: located.cell,
-                    address: source,
-                    scope: 0,
-                    spread_scope: 0,
-                    key: Some(packet_key(asker, source, located.spread_scope)),
-                }
-            }
-        }
+        let atlas = &snapshot.geography().atlas;
+        let mut seek = Seek::begin(snapshot, stream, asker);
+        seek.first(atlas);
+        seek.second(atlas);
+        seek.end(atlas, asker)
     }
 
     /// Scope and hash key of an answer.

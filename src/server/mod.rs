@@ -23,6 +23,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -38,16 +39,41 @@ use crate::snapshot::Snapshot;
 
 /// All that transports need of a snapshot.
 pub trait Answers: Send + Sync + 'static {
+    /// A query between the stages of its answer, as [`answer::Pending`].
+    type Pending<'q>;
+
+    fn read<'q>(&'q self, query: &'q [u8], client: Client) -> Self::Pending<'q>;
+
+    /// As [`answer::seek`].
+    fn seek(batch: &mut [Self::Pending<'_>]);
+
     /// As [`answer::respond`], with its demands on `out`.
-    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome;
+    fn write(pending: Self::Pending<'_>, out: &mut [u8]) -> Outcome;
+
+    /// All stages of one query.
+    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+        let mut pending = self.read(query, client);
+        Self::seek(slice::from_mut(&mut pending));
+        Self::write(pending, out)
+    }
 
     /// The counters that positions in an [`Outcome`] of this snapshot refer to.
     fn counters(&self) -> &Counters;
 }
 
 impl Answers for Snapshot {
-    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
-        answer::respond(self, query, client, out)
+    type Pending<'q> = answer::Pending<'q, 'q>;
+
+    fn read<'q>(&'q self, query: &'q [u8], client: Client) -> answer::Pending<'q, 'q> {
+        answer::Pending::read(self, query, client)
+    }
+
+    fn seek(batch: &mut [answer::Pending<'_, '_>]) {
+        answer::seek(batch);
+    }
+
+    fn write(pending: answer::Pending<'_, '_>, out: &mut [u8]) -> Outcome {
+        pending.write(out)
     }
 
     fn counters(&self) -> &Counters {
