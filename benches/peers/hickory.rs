@@ -21,7 +21,7 @@ use hickory_server::zone_handler::MessageResponseBuilder;
 
 const PAYLOAD: u16 = 1232;
 const SCOPE: u8 = 20;
-const TCP_TIMEOUT: Duration = Duration::from_secs(30);
+const TCP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Answers of one TCP connection that may wait to be written.
 const TCP_BACKLOG: usize = 1024;
 

@@ -7,6 +7,7 @@
  * Queries go out and answers come in by batches, since dnsperf, which does one system call a message, is slower than
  * the servers measured here. Prints one line of JSON; latencies in microseconds, `cpu` in seconds of this process.
  *
+ * A paced run waits a little for the last answers; `in_time` are those that came before its end.
  * An answer counts when a query with its id is out and unanswered, and it is good with NOERROR, records, and the
  * question's first bytes. Anything else is told as `strange`.
  */
@@ -96,9 +97,9 @@ int main(int argc, char **argv) {
     /* By id; 0: no query with this id is out. */
     static double sent_at[65536];
     float *latencies = paced ? malloc(LATENCIES * sizeof *latencies) : NULL;
-    long sent = 0, answered = 0, good = 0, strange = 0, bytes = 0, in_flight = 0, lost = 0, measured = 0;
+    long sent = 0, answered = 0, in_time = 0, good = 0, strange = 0, bytes = 0, in_flight = 0, lost = 0, measured = 0;
     double begin = now(), end = begin + seconds, t = begin;
-    /* A paced run waits 100 ms for the last answers. */
+    /* The last answers of a paced run have 100 ms. */
     while (t < end + (paced ? 0.1 : 0)) {
         long want = paced ? (t < end ? (long)((t - begin) * n) - sent : 0) : (long)n - in_flight;
         /* Small refills would make small batches of the server's, too. */
@@ -133,6 +134,7 @@ int main(int argc, char **argv) {
                 continue;
             }
             answered++;
+            in_time += t < end;
             bytes += receives[i].msg_len;
             /* NOERROR with at least one answer record, and the same name's beginning. */
             good += (in[i][3] & 15) == 0 && (in[i][6] | in[i][7]) != 0 && memcmp(in[i] + 12, queries + 14, 4) == 0;
@@ -144,9 +146,9 @@ int main(int argc, char **argv) {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1e-6;
-    printf("{\"sent\": %ld, \"answered\": %ld, \"good\": %ld, \"strange\": %ld, \"bytes\": %ld, \"lost\": %ld, "
+    printf("{\"sent\": %ld, \"answered\": %ld, \"in_time\": %ld, \"good\": %ld, \"strange\": %ld, \"bytes\": %ld, \"lost\": %ld, "
            "\"seconds\": %.4f, \"cpu\": %.4f",
-           sent, answered, good, strange, bytes, paced ? sent - answered : lost, paced ? seconds : t - begin, cpu);
+           sent, answered, in_time, good, strange, bytes, paced ? sent - answered : lost, paced ? seconds : t - begin, cpu);
     if (measured) {
         qsort(latencies, measured, sizeof *latencies, by_value);
         printf(", \"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f", latencies[measured / 2], latencies[measured * 99 / 100],

@@ -92,12 +92,12 @@ def tcp(persistent, connects, idle):
     lines(
         persistent,
         [("answered/s", "answered/s", ",.0f"), ("CPU µs an answer", "CPU µs", ".2f"), ("server's CPU busy", "busy", ".0%"),
-         ("p50 µs", "p50", ",.0f"), ("p99 µs", "p99", ",.0f"), ("unanswered", "lost", ".2%")],
+         ("load's CPU busy", "load busy", ".0%"), ("p50 µs", "p50", ",.0f"), ("p99 µs", "p99", ",.0f"), ("unanswered", "lost", ".2%")],
         [("Meridian's rate ÷ its", "answered/s", OURS, None), ("Meridian's CPU ÷ its", "CPU µs", OURS, None)])
     print("\n### TCP: one query a connection, ten connections at a time\n")
     lines(connects, [("connections/s", "connections/s", ",.0f"), ("failed", "failed", ".0f")],
           [("Meridian's ÷ its", "connections/s", OURS, None)])
-    print("\n### TCP: 20,000 idle connections, each of which asked once\n")
+    print("\n### TCP: idle connections, each of which asked once\n")
     lines(idle, [("opened", "opened", ",.0f"), ("answered afterwards", "answered_after", ",.0f"),
                  ("KiB of the process each", "KiB each", ".1f")])
 

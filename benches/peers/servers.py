@@ -37,6 +37,10 @@ FALLBACK = "us-east"
 FIXED = REGIONS[FALLBACK][2]
 SOA = f"SOA ns.example.net. hostmaster.{ZONE}. 1 3600 600 604800 30"
 
+# For the section of idle connections, since the defaults are lower: 10,000 for Meridian, 256 for gdnsd, and so on.
+CONNECTIONS = 45_000
+TCP_IDLE = 60  # seconds
+
 # Debian packages of programs that may be missing.
 PACKAGES = {"gdnsd": "gdnsd", "knotd": "knot", "nsd": "nsd", "pdns_server": "pdns-server", "gcc": "gcc", "taskset": "util-linux"}
 # ... and of parts without a program of their own.
@@ -99,6 +103,7 @@ class Peer:
     title = None
     needs = None  # the program that a Debian package brings
     steers = True  # by the query's ECS option
+    tcp = True
 
     def __init__(self, setting, port):
         self.setting, self.port, self.process = setting, port, None
@@ -171,7 +176,9 @@ class Meridian(Peer):
         (folder / "zones" / f"{ZONE}.toml").write_text(text)
         # A build may replace the binary while we measure.
         binary = shutil.copy(self.binary, folder)
-        return [binary, "serve", "--zones", folder / "zones", "--geoip", self.setting.database, "--workers", 1,
+        (folder / "meridian.toml").write_text(
+            f'[limits]\ntcp_connections = {CONNECTIONS}\ntcp_idle = "{TCP_IDLE}s"\n')
+        return [binary, "serve", "--config", folder / "meridian.toml", "--zones", folder / "zones", "--geoip", self.setting.database, "--workers", 1,
                 "--listen", f"{self.listen}:{self.port}", "--admin", f"127.0.0.1:{self.port + 50}", "--state", folder / "state"]
 
 
@@ -179,7 +186,7 @@ class Bare(Peer):
     """Its templates are what `model`, a running server, answers."""
 
     title = "bare responder"
-    steers = False
+    steers = tcp = False
     model = None
 
     def set_up(self):
@@ -203,7 +210,7 @@ class Gdnsd(Peer):
         addresses = "".join(f"{region} => [{', '.join(a)}]\n" for region, (_, _, a) in REGIONS.items())
         (folder / "config").write_text(f"""
 options => {{
-  listen => {{ {self.listen}:{self.port} => {{ udp_threads = 1 tcp_threads = 1 }} }}
+  listen => {{ {self.listen}:{self.port} => {{ udp_threads = 1 tcp_threads = 1 tcp_clients_per_thread = {CONNECTIONS} tcp_timeout = {TCP_IDLE} }} }}
   run_dir = {folder}/run
   state_dir = {folder}/state
 }}
@@ -245,7 +252,8 @@ server:
     tcp-workers: 1
     background-workers: 1
     edns-client-subnet: on
-    tcp-max-clients: 30000
+    tcp-max-clients: {CONNECTIONS}
+    tcp-idle-timeout: {TCP_IDLE}
 database:
     storage: {folder}/db
 log:
@@ -302,7 +310,8 @@ local-address={self.listen}
 local-port={self.port}
 receiver-threads=1
 distributor-threads=1
-max-tcp-connections=30000
+max-tcp-connections={CONNECTIONS}
+tcp-idle-timeout={TCP_IDLE}
 socket-dir={folder}
 loglevel=3
 daemon=no
@@ -329,7 +338,8 @@ class NSD(Peer):
 server:
     ip-address: {self.listen}@{self.port}
     server-count: 1
-    tcp-count: 30000
+    tcp-count: {CONNECTIONS}
+    tcp-timeout: {TCP_IDLE}
     username: ""
     chroot: ""
     zonesdir: "{folder}"
