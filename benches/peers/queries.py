@@ -105,9 +105,9 @@ def skip_name(wire, at):
     return at + 1
 
 
-def ask(port, wire, timeout=2.0):
+def ask(port, wire, timeout=2.0, host="127.0.0.1"):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
-        client.connect(("127.0.0.1", port))
+        client.connect((host, port))
         client.send(wire)
         return Answer(client.recv(4096))
