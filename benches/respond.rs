@@ -30,14 +30,14 @@ const VARIANTS: [(&str, Answer); 3] = [("template", template), ("respond", one_b
 
 /// As a UDP worker does it: each stage for the whole batch.
 fn in_stages(snapshot: &Snapshot, batch: &[Asked<'_>], outs: &mut Outs) -> usize {
-    let read = |asked: &Asked<'_>| Pending::read(snapshot, asked.message, asked.client);
-    let mut pending: ArrayVec<_, BATCH> = batch.iter().map(read).collect();
+    let mut pending: ArrayVec<_, BATCH> =
+        batch.iter().map(|asked| Pending::read(snapshot, asked.message, asked.client)).collect();
     seek(&mut pending);
-    let write = |(pending, out): (Pending<'_, '_>, &mut [u8; _])| match pending.write(out) {
+    let write = |(pending, out): (&Pending<'_, '_>, &mut [u8; _])| match pending.write(out) {
         Outcome::Dropped => 0,
         Outcome::Answered { length, .. } => length,
     };
-    pending.into_iter().zip(outs).map(write).sum()
+    pending.iter().zip(outs).map(write).sum()
 }
 
 fn one_by_one(snapshot: &Snapshot, batch: &[Asked<'_>], outs: &mut Outs) -> usize {

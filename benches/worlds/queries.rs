@@ -9,7 +9,7 @@ use super::World;
 use super::random::Random;
 
 /// Queries answered at a time, as the server's batches.
-pub const BATCH: usize = 64;
+pub const BATCH: usize = 32;
 
 /// So many distinct client subnets that no cache holds what they lead to.
 const RANDOM: usize = 1_000_000;

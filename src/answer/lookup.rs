@@ -7,6 +7,7 @@ use crate::snapshot::names::{Cut, Data, Kind, Names, NodeId, ParentSide, Records
 use super::query::Folded;
 
 /// What a name is in the zones that are served. Positions are of the snapshot's zones.
+#[derive(Clone, Copy)]
 pub enum Lookup<'a> {
     /// In no zone of ours.
     Outside,
@@ -36,6 +37,7 @@ pub enum Lookup<'a> {
     },
 }
 
+#[inline]
 pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
     // Nothing in the table is deeper than its deepest name.
     let first = name.labels().saturating_sub(names.deepest);

@@ -118,8 +118,9 @@ struct Read<'a, 'q> {
 impl<'a, 'q> Pending<'a, 'q> {
     pub fn read(snapshot: &'a Snapshot, message: &'q [u8], client: Client) -> Pending<'a, 'q> {
         let Some(header) = Header::read(message) else { return Pending(Stage::Dropped) };
-        let (query, name) = match Query::read(message, header) {
-            Ok(read) => read,
+        let mut name = Folded::new();
+        let query = match Query::read(message, header, &mut name) {
+            Ok(query) => query,
             Err(Malformed { question }) => {
                 return Pending(Stage::Malformed { header, question: question.unwrap_or_default() });
             }
@@ -138,7 +139,7 @@ impl<'a, 'q> Pending<'a, 'q> {
     }
 
     /// `out` as for [`respond`].
-    pub fn write(self, out: &mut [u8]) -> Outcome {
+    pub fn write(&self, out: &mut [u8]) -> Outcome {
         self.write_before(out, &mut Unwatched)
     }
 
@@ -168,10 +169,10 @@ struct Unwatched;
 impl Witness<'_> for Unwatched {}
 
 impl<'a> Pending<'a, '_> {
-    fn write_before(self, out: &mut [u8], witness: &mut impl Witness<'a>) -> Outcome {
-        let Read { snapshot, header, query, asker, name_len, found, seek } = match self.0 {
+    fn write_before(&self, out: &mut [u8], witness: &mut impl Witness<'a>) -> Outcome {
+        let &Read { snapshot, header, ref query, asker, name_len, found, ref seek } = match &self.0 {
             Stage::Dropped => return Outcome::Dropped,
-            Stage::Malformed { header, question } => {
+            &Stage::Malformed { header, question } => {
                 let rcode = if header.opcode == OPCODE_QUERY { rcode::FORMERR } else { rcode::NOTIMP };
                 let writer = Writer::new(out, question, MIN_PAYLOAD);
                 return outcome(writer.finish(header, Flags { rcode, ..Flags::default() }, None), &Done::error(rcode));
@@ -191,7 +192,7 @@ impl<'a> Pending<'a, '_> {
             Err(rcode) => Done::error(rcode),
             Ok(found) => {
                 let dnames = [None; MAX_CHAIN];
-                let ahead = seek.map(|seek| seek.end(&snapshot.geography().atlas, &asker));
+                let ahead = seek.as_ref().map(|seek| seek.end(&snapshot.geography().atlas, &asker));
                 let (qtype, done, writer) = (query.qtype, Done::default(), &mut writer);
                 let mut walk = Walk { snapshot, asker, ahead, qtype, writer, witness, dnames, done };
                 if let Err(Full) = walk.chain(name_len, found) {
@@ -232,12 +233,7 @@ fn refused(header: Header, query: &Query<'_>) -> Option<u16> {
 }
 
 /// The stream at a name, where its addresses of the family that is asked for depend on the client.
-fn steered<'a>(
-    snapshot: &'a Snapshot,
-    zone: u32,
-    data: &Data,
-    qtype: RecordType,
-) -> Option<(&'a SteeredName, Family)> {
+fn steered<'a>(snapshot: &'a Snapshot, zone: u32, data: &Data, qtype: RecordType) -> Option<(&'a SteeredName, Family)> {
     let stream = snapshot.stream(data.stream?);
     let family = match qtype {
         RecordType::A => Family::V4,
@@ -293,6 +289,9 @@ enum Next {
 impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     fn chain(&mut self, qname_len: usize, found: Lookup<'a>) -> Result<(), Full> {
         let mut next = self.step(qname_len, HEADER_LEN, found)?;
+        if let Next::End = next {
+            return Ok(());
+        }
         // Another name may be steered by another plan.
         self.ahead = None;
         let mut visited = [HEADER_LEN; MAX_CHAIN];
@@ -316,7 +315,8 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
 
     /// The question name, or the target of a CNAME that was written.
     fn name_at(&self, at: usize) -> Folded {
-        let (name, _) = Folded::read(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
+        let mut name = Folded::new();
+        name.fill(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
         name
     }
 

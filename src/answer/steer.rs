@@ -44,6 +44,7 @@ pub struct Seek {
 }
 
 impl Seek {
+    #[inline]
     pub fn begin(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Seek {
         let source = asker.client.address;
         if !snapshot.geography().plans[stream.plan as usize].is_geographic() {
@@ -56,12 +57,14 @@ impl Seek {
         Seek { address, search: Some(Atlas::search(address, length)), is_subnet: subnet.is_some() }
     }
 
+    #[inline]
     pub fn first(&mut self, atlas: &Atlas) {
         if let Some(search) = &mut self.search {
             atlas.first(search);
         }
     }
 
+    #[inline]
     pub fn second(&mut self, atlas: &Atlas) {
         if let Some(search) = &mut self.search {
             atlas.second(search);
@@ -69,9 +72,10 @@ impl Seek {
     }
 
     /// To be called when both steps were taken.
-    pub fn end(self, atlas: &Atlas, asker: &Asker) -> Whereabouts {
-        let Seek { address, search, is_subnet } = self;
-        let Some(located) = search.map(|search| atlas.found(&search)) else {
+    #[inline]
+    pub fn end(&self, atlas: &Atlas, asker: &Asker) -> Whereabouts {
+        let &Seek { address, ref search, is_subnet } = self;
+        let Some(located) = search.as_ref().map(|search| atlas.found(search)) else {
             let key = Some(packet_key(asker, address, u8::MAX));
             return Whereabouts { cell: CellId(0), address, scope: 0, spread_scope: 0, key };
         };
@@ -109,8 +113,8 @@ fn packet_key(asker: &Asker, source: IpAddr, length: u8) -> u64 {
 
 fn address_key(address: IpAddr, length: u8) -> u64 {
     match address {
-        IpAddr::V4(address) => key::block(u128::from(address.to_bits()) << 96, length.min(32), 1),
-        IpAddr::V6(address) => key::block(address.to_bits(), length.min(128), 2),
+        IpAddr::V4(address) => key::block4(address.to_bits(), length.min(32)),
+        IpAddr::V6(address) => key::block6(address.to_bits(), length.min(128)),
     }
 }
 
@@ -135,12 +139,17 @@ pub fn choose<'a>(
     let (fleet, state) = snapshot.fleet(stream.zone);
     let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
     let field = snapshot.field(stream, family);
-    let candidates = pick::candidates(ranking, &field);
-    let split = pick::is_split(ranking, candidates, field.open);
-    let (_, key) = whereabouts.block(split);
-    let Some(pick) = pick::pick(ranking, candidates, field.open, key) else { return Err(whereabouts.scope) };
-    let ranked = *pick.ranked;
-    let brief = pick.moving || state.brief() >> ranked.region & 1 == 1;
+    let (ranked, split, moving) = match pick::undisputed(ranking, &field) {
+        Some(ranked) => (*ranked, false, false),
+        None => {
+            let candidates = pick::candidates(ranking, &field);
+            let split = pick::is_split(ranking, candidates, field.open);
+            let (_, key) = whereabouts.block(split);
+            let Some(pick) = pick::pick(ranking, candidates, field.open, key) else { return Err(whereabouts.scope) };
+            (*pick.ranked, split, pick.moving)
+        }
+    };
+    let brief = moving || state.brief() >> ranked.region & 1 == 1;
     let ring = state.ring(fleet, ranked.region, family, ranked.answers);
     let (scope, key) = whereabouts.block(split || ring.is_spread());
     // Mixed once more, so that the server does not follow from what chose the region.

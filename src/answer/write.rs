@@ -33,6 +33,7 @@ pub struct Flags {
 
 impl<'a> Writer<'a> {
     /// Begins with the question, which always fits: 12 + 255 + 4 bytes of the 512 that every client takes.
+    #[inline]
     pub fn new(out: &'a mut [u8], question: &[u8], limit: usize) -> Writer<'a> {
         let question_end = HEADER_LEN + question.len();
         out[HEADER_LEN..question_end].copy_from_slice(question);
@@ -46,6 +47,7 @@ impl<'a> Writer<'a> {
 
     /// Appends prepared records and gives the position of the first. Their owners are pointers to the question; where
     /// `owner_at` is another place they are turned there.
+    #[inline]
     pub fn records(&mut self, section: Section, wire: &[u8], count: u16, owner_at: usize) -> Result<usize, Full> {
         let start = self.append(section, wire, count)?;
         if owner_at != HEADER_LEN {
@@ -60,6 +62,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends records of equal length with their TTL set.
+    #[inline]
     pub fn addresses(&mut self, wire: &[u8], record_len: usize, ttl: u32, owner_at: usize) -> Result<(), Full> {
         let count = wire.len() / record_len;
         let start = self.records(Section::Answer, wire, count as u16, owner_at)?;
@@ -70,6 +73,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends records whose owners are whole names.
+    #[inline]
     pub fn append(&mut self, section: Section, wire: &[u8], count: u16) -> Result<usize, Full> {
         let start = self.at;
         let end = start + wire.len();
@@ -90,6 +94,7 @@ impl<'a> Writer<'a> {
 
     /// Writes OPT record and header, and gives the length of the message. `edns`: that of the query, and the SCOPE
     /// PREFIX-LENGTH.
+    #[inline]
     pub fn finish(mut self, header: Header, flags: Flags, edns: Option<(Edns, u8)>) -> usize {
         if let Some((edns, scope)) = edns {
             self.at += opt::write(&edns, flags.rcode, scope, &mut self.out[self.at..]);

@@ -110,6 +110,7 @@ impl Atlas {
     }
 
     /// As [`Atlas::locate`]; looks into no table yet.
+    #[inline]
     pub fn search(address: IpAddr, source: u8) -> Search {
         Search(match family_of(masked(address, source)) {
             Family::V4(address, before) => Progress::V4 { address, before, entry: Entry(0) },
@@ -118,6 +119,7 @@ impl Atlas {
     }
 
     /// The first load.
+    #[inline]
     pub fn first(&self, search: &mut Search) {
         match &mut search.0 {
             Progress::V4 { address, entry, .. } => *entry = self.top[(*address >> 16) as usize],
@@ -126,6 +128,7 @@ impl Atlas {
     }
 
     /// The second, which needs the first.
+    #[inline]
     pub fn second(&self, search: &mut Search) {
         match &mut search.0 {
             Progress::V4 { address, entry, .. } => {
@@ -142,6 +145,7 @@ impl Atlas {
     }
 
     /// What the steps before led to. Without them, nonsense.
+    #[inline]
     pub fn found(&self, search: &Search) -> Located {
         match search.0 {
             Progress::V4 { before, entry, .. } => {
@@ -262,18 +266,21 @@ impl Cells6 {
     }
 
     /// The runs of the slot of a /48: that of its first block up to that of the next slot's first one.
+    #[inline]
     fn slot(&self, block: u64) -> (u32, u32) {
         let slot = (block >> self.shift) as usize;
         (self.index[slot], self.index[slot + 1])
     }
 
     /// The run of a /48 among those of its slot.
+    #[inline]
     fn run(&self, block: u64, low: u32, high: u32) -> u32 {
         let behind = &self.starts[low as usize + 1..=high as usize];
         low + behind.partition_point(|&start| start <= block) as u32
     }
 
     /// Cell and scope of an address in a run.
+    #[inline]
     fn found(&self, [upper, lower]: [u64; 2], run: usize) -> (u16, u8) {
         let first = u128::from(self.starts[run]) << 80;
         let end = self.starts.get(run + 1).map_or(LAST48, |next| next - 1);

@@ -50,7 +50,7 @@ pub struct Counters {
     zones: Box<[Labels]>,
     /// Where the regions of each zone begin among the region counters; one more at the end.
     first_region: Box<[usize]>,
-    /// One a UDP worker, the last for TCP.
+    /// One for each of the first UDP workers, one for all others, and one for TCP.
     shards: Box<[Box<[Line]>]>,
 }
 
@@ -64,8 +64,8 @@ impl Counters {
         Counters::new(available_parallelism().map_or(1, usize::from), labels.collect())
     }
 
-    /// `workers`: UDP workers that are to count without disturbing each other. Should there be more, some share a
-    /// shard, which is slower and counts as well.
+    /// `workers`: UDP workers that are to count without disturbing each other. Should there be more, those share a shard,
+    /// which is slower and counts as well.
     pub fn new(workers: usize, zones: Vec<Labels>) -> Counters {
         let mut first_region = vec![0];
         first_region.extend(zones.iter().scan(0, |sum, zone| {
@@ -74,19 +74,19 @@ impl Counters {
         }));
         let lines = ZONES + zones.len() + first_region[zones.len()].div_ceil(OTHER + 1);
         let shard = |_| (0..lines).map(|_| Line::default()).collect();
-        let shards = (0..workers.max(1) + 1).map(shard).collect();
+        let shards = (0..workers + 2).map(shard).collect();
         Counters { zones: zones.into(), first_region: first_region.into(), shards }
     }
 
-    /// Where UDP worker number `worker` counts.
+    /// Where UDP worker number `worker` counts, and no other thread.
     pub fn udp(&self, worker: usize) -> Shard<'_> {
-        let workers = self.shards.len() - 1;
-        Shard { counters: self, lines: &self.shards[worker % workers] }
+        let workers = self.shards.len() - 2;
+        Shard { counters: self, lines: &self.shards[worker.min(workers)], is_shared: worker >= workers }
     }
 
     /// Where every TCP connection counts.
     pub fn tcp(&self) -> Shard<'_> {
-        Shard { counters: self, lines: &self.shards[self.shards.len() - 1] }
+        Shard { counters: self, lines: &self.shards[self.shards.len() - 1], is_shared: true }
     }
 
     fn add_to(&self, totals: &mut Totals) {
@@ -124,11 +124,12 @@ impl Counters {
     }
 }
 
-/// One writer's part of the [`Counters`]. Others may write to it without harm.
+/// A part of the [`Counters`], of one writer or of several.
 #[derive(Clone, Copy)]
 pub struct Shard<'a> {
     counters: &'a Counters,
     lines: &'a [Line],
+    is_shared: bool,
 }
 
 impl Shard<'_> {
@@ -136,16 +137,16 @@ impl Shard<'_> {
     /// outside all zones, not at all.
     pub fn record(self, outcome: Outcome) {
         let Outcome::Answered { rcode, zone, region, .. } = outcome else {
-            add(&self.lines[MISCELLANEOUS].0[DROPPED], 1);
+            self.add(&self.lines[MISCELLANEOUS].0[DROPPED], 1);
             return;
         };
         let rcode = RCODES.iter().position(|(code, _)| *code == rcode).unwrap_or(OTHER);
         let zone = zone.map(|zone| zone as usize).filter(|zone| *zone < self.counters.zones.len());
-        add(&self.lines[zone.map_or(OUTSIDE, |zone| ZONES + zone)].0[rcode], 1);
+        self.add(&self.lines[zone.map_or(OUTSIDE, |zone| ZONES + zone)].0[rcode], 1);
         if let (Some(zone), Some(region)) = (zone, region) {
             let position = self.counters.first_region[zone] + region as usize;
             if position < self.counters.first_region[zone + 1] {
-                add(self.counters.region(self.lines, position), 1);
+                self.add(self.counters.region(self.lines, position), 1);
             }
         }
     }
@@ -153,7 +154,7 @@ impl Shard<'_> {
     /// Counts answers that were made and could not be sent.
     pub fn unsent(self, answers: usize) {
         if answers > 0 {
-            add(&self.lines[MISCELLANEOUS].0[UNSENT], answers as u64);
+            self.add(&self.lines[MISCELLANEOUS].0[UNSENT], answers as u64);
         }
     }
 
@@ -162,11 +163,17 @@ impl Shard<'_> {
     pub(super) fn outside(&self) -> u64 {
         self.lines[OUTSIDE].0.iter().map(|counter| counter.load(Relaxed)).sum()
     }
-}
 
-/// Counters order nothing but themselves, so relaxed is enough; who folds them has synchronised by their `Arc`.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.fetch_add(n, Relaxed);
+    /// Counters order nothing but themselves, so relaxed is enough; who folds them has synchronised by their `Arc`.
+    fn add(self, counter: &AtomicU64, n: u64) {
+        match self.is_shared {
+            true => {
+                counter.fetch_add(n, Relaxed);
+            }
+            // One writer needs no locked instruction, which waits for the stores before it.
+            false => counter.store(counter.load(Relaxed) + n, Relaxed),
+        }
+    }
 }
 
 fn transport_name(transport: Transport) -> &'static str {
@@ -373,10 +380,11 @@ mod tests {
         ledger.adopt(&counters);
         let per_thread = 20_000;
         std::thread::scope(|scope| {
-            for _ in 0..2 {
+            for worker in [0, 1, 2] {
                 let counters = counters.clone();
-                scope
-                    .spawn(move || (0..per_thread).for_each(|_| counters.udp(0).record(answered(0, Some(0), Some(0)))));
+                scope.spawn(move || {
+                    (0..per_thread).for_each(|_| counters.udp(worker).record(answered(0, Some(0), Some(0))));
+                });
             }
             let mut last = 0;
             for _ in 0..100 {
@@ -386,6 +394,6 @@ mod tests {
             }
         });
         drop(counters);
-        assert_eq!(ledger.totals().answers[&("a.example".into(), "eu".into())], 2 * per_thread);
+        assert_eq!(ledger.totals().answers[&("a.example".into(), "eu".into())], 3 * per_thread);
     }
 }

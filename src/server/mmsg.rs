@@ -96,14 +96,8 @@ impl Batch {
     pub fn new() -> Batch {
         let queries = (0..BATCH).map(|_| Slot([0; SLOT])).collect();
         let answers = (0..BATCH).map(|_| Answer { bytes: [0; SLOT], length: 0 }).collect();
-        let empty = Envelope {
-            control: [0; CONTROL],
-            peer: [0; _],
-            peer_length: 0,
-            control_length: 0,
-            length: 0,
-            cut: false,
-        };
+        let empty =
+            Envelope { control: [0; CONTROL], peer: [0; _], peer_length: 0, control_length: 0, length: 0, cut: false };
         Batch { queries, answers, envelopes: [empty; BATCH].into(), received: 0 }
     }
 

@@ -48,13 +48,13 @@ pub trait Answers: Send + Sync + 'static {
     fn seek(batch: &mut [Self::Pending<'_>]);
 
     /// As [`answer::respond`], with its demands on `out`.
-    fn write(pending: Self::Pending<'_>, out: &mut [u8]) -> Outcome;
+    fn write(pending: &Self::Pending<'_>, out: &mut [u8]) -> Outcome;
 
     /// All stages of one query.
     fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
         let mut pending = self.read(query, client);
         Self::seek(slice::from_mut(&mut pending));
-        Self::write(pending, out)
+        Self::write(&pending, out)
     }
 
     /// The counters that positions in an [`Outcome`] of this snapshot refer to.
@@ -72,7 +72,7 @@ impl Answers for Snapshot {
         answer::seek(batch);
     }
 
-    fn write(pending: answer::Pending<'_, '_>, out: &mut [u8]) -> Outcome {
+    fn write(pending: &answer::Pending<'_, '_>, out: &mut [u8]) -> Outcome {
         pending.write(out)
     }
 

@@ -117,7 +117,7 @@ fn answer<S: Answers>(batch: &mut Batch, snapshot: &S, shard: Shard<'_>) {
     let (datagrams, answers) = batch.parts();
     let mut pending: ArrayVec<_, BATCH> = datagrams.map(|datagram| read(datagram, snapshot)).collect();
     S::seek(&mut pending);
-    for (pending, answer) in pending.into_iter().zip(answers) {
+    for (pending, answer) in pending.iter().zip(answers) {
         let outcome = S::write(pending, answer.room());
         shard.record(outcome);
         if let Outcome::Answered { length, .. } = outcome {
@@ -156,7 +156,7 @@ mod tests {
         let (toy, bytes, mut out) = (toy(1, 0), query(1, b"q"), [0; mmsg::SLOT]);
         let mut outcome = |peer: &str| {
             let datagram = Datagram { bytes: &bytes, cut: false, peer: peer.parse().unwrap() };
-            Toy::write(read(datagram, &toy), &mut out)
+            Toy::write(&read(datagram, &toy), &mut out)
         };
         assert_eq!(outcome("192.0.2.1:0"), Outcome::Dropped);
         assert!(matches!(outcome("192.0.2.1:1"), Outcome::Answered { .. }));

@@ -47,6 +47,7 @@ impl Ring {
     }
 
     /// Position of the first server of the window for `key`: in proportion to the weights.
+    #[inline]
     pub fn position(&self, key: u64) -> usize {
         // The upper half times the range, shifted back: a fair share without a division.
         let scaled = |range: u32| (((key >> 32) * u64::from(range)) >> 32) as u32;
@@ -60,6 +61,7 @@ impl Ring {
     }
 
     /// The records of the window that begins at a position.
+    #[inline]
     pub fn window(&self, position: usize) -> &[u8] {
         &self.records[position * self.record_len..(position + self.window) * self.record_len]
     }

@@ -40,7 +40,7 @@ impl Answers for Toy {
 
     fn seek(_: &mut [Self::Pending<'_>]) {}
 
-    fn write((toy, query, client): Self::Pending<'_>, out: &mut [u8]) -> Outcome {
+    fn write(&(toy, query, client): &Self::Pending<'_>, out: &mut [u8]) -> Outcome {
         if query.len() < HEADER_LEN || query[2] & 0x80 != 0 {
             return Outcome::Dropped;
         }
