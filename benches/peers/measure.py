@@ -16,9 +16,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from servers import HERE, run
+from servers import run
 
-TICKS = os.sysconf("SC_CLK_TCK")
+# Queries in flight that fit the receive buffer of every server: the system's default of 208 KiB holds 277.
+WINDOW = 256
 PERF_HZ = 3999  # no divisor or multiple of the timer tick
 
 
@@ -35,8 +36,8 @@ class Bench:
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
-    def load(self, peer, kind, seconds, mode, n):
-        command = ["taskset", "-c", self.load_cpu, self.work / "load", peer.port, self.work / f"queries.{kind}", seconds, mode, n]
+    def load(self, peer, kind, seconds, mode, n, under=()):
+        command = [*under, "taskset", "-c", self.load_cpu, self.work / "load", peer.port, self.work / f"queries.{kind}", seconds, mode, n]
         return json.loads(run(*command, capture_output=True).stdout)
 
     def tcp(self, peer, kind, seconds, mode, *n):
@@ -53,7 +54,7 @@ class Bench:
                     figures[peer.name].setdefault(key, []).append(value)
         return figures
 
-    def saturated(self, peers, kind, rounds, seconds=0.5, window=512):
+    def saturated(self, peers, kind, rounds, seconds=0.5, window=WINDOW):
         """As many queries as get answered, with `window` of them in flight."""
 
         def one(peer):
@@ -62,7 +63,7 @@ class Bench:
             spent = cpu_seconds(peer) - before
             check(peer, result)
             return {
-                "answered/s": result["answered"] / result["seconds"],
+                "answered/s": result["in_time"] / result["seconds"],
                 "CPU µs": 1e6 * spent / result["answered"],
                 "busy": spent / result["seconds"],
                 "load busy": result["cpu"] / result["seconds"],
@@ -74,19 +75,41 @@ class Bench:
             self.rounds(peers, 1, one)  # warm
             return self.rounds(peers, rounds, one)
 
-    def user_share(self, peers, kind, rounds, seconds=0.5, window=512):
+    def user_share(self, peers, kind, rounds, seconds=0.5, window=WINDOW):
         """Which share of a server's CPU time is user time, under the load of `saturated`. Sampled, because a kernel that
         accounts by ticks knows only the sum well, and virtual machines often count no cycles."""
-        sample = by_perf if shutil.which("perf") else by_ticks
+        count = self.user_samples if shutil.which("perf") else self.user_ticks
 
         def one(peer):
-            with sample(self.work, peer) as shares:
-                check(peer, self.load(peer, kind, seconds, "window", window))
-            return dict(zip(("user samples", "samples"), shares))
+            return dict(zip(("user", "all"), count(peer, kind, seconds, "window", window)))
 
         with self.turn():
             counted = self.rounds(peers, rounds, one)
-        return {name: sum(row["user samples"]) / max(sum(row["samples"]), 1) for name, row in counted.items()}
+        return {name: sum(row["user"]) / max(sum(row["all"]), 1) for name, row in counted.items()}
+
+    def user_samples(self, peer, *load):
+        """Samples by a high-resolution timer: those in user mode, and all."""
+        data, pids = self.work / "perf.data", ",".join(map(str, peer.processes()))
+        perf = ["perf", "record", "-q", "-e", "cpu-clock", "-F", PERF_HZ, "-o", data, "-p", pids, "--"]
+        check(peer, self.load(peer, *load, under=perf))
+        script = run("perf", "script", "-i", data, "-F", "ip", capture_output=True, text=True).stdout
+        addresses = [int(line, 16) for line in script.split()]
+        return sum(address < 1 << 63 for address in addresses), len(addresses)
+
+    def user_ticks(self, peer, *load):
+        """Timer ticks: those in user mode, and all."""
+
+        def ticks():
+            user = system = 0
+            for pid in peer.processes():
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+                user, system = user + int(fields[11]), system + int(fields[12])
+            return user, system
+
+        before = ticks()
+        check(peer, self.load(peer, *load))
+        after = ticks()
+        return after[0] - before[0], sum(after) - sum(before)
 
     def paced(self, peers, kind, rounds, rate=20_000, seconds=1.0):
         def one(peer):
@@ -102,14 +125,14 @@ class Bench:
 
     def overload(self, peers, kind, rounds, seconds=0.5, times=3, quota=0.25):
         """Three times what a server can answer, sent whatever comes back. One load CPU can't send that much to a whole
-        CPU, so the server gets a share of it by a cgroup's quota. Before and after: 512 in flight."""
+        CPU, so the server gets a share of it by a cgroup's quota. Before and after: `WINDOW` in flight."""
 
         def one(peer):
             with limited(peer, quota):
-                peak = self.load(peer, kind, seconds, "window", 512)
+                peak = self.load(peer, kind, seconds, "window", WINDOW)
                 rate = times * peak["in_time"] / peak["seconds"]
                 flood = self.load(peer, kind, seconds, "rate", int(rate))
-                after = self.load(peer, kind, seconds, "window", 512)
+                after = self.load(peer, kind, seconds, "window", WINDOW)
             for result in (peak, after):
                 check(peer, result)
             per_second = [result["in_time"] / result["seconds"] for result in (peak, flood, after)]
@@ -196,36 +219,6 @@ def how_split():
     if shutil.which("perf"):
         return f"user and system apart by perf's cpu-clock, {PERF_HZ} samples a second, in slices of their own"
     return "user and system apart by the kernel's timer ticks, in slices of their own"
-
-
-@contextlib.contextmanager
-def by_perf(work, peer):
-    """Samples by a high-resolution timer: in user mode, and all."""
-    shares, data = [], work / "perf.data"
-    command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", PERF_HZ, "-o", data, "-p", ",".join(map(str, peer.processes()))]
-    perf = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.2)  # until it has attached; before the load nothing is sampled
-    yield shares
-    perf.send_signal(2)
-    perf.wait()
-    script = run("perf", "script", "-i", data, "-F", "ip", capture_output=True, text=True).stdout
-    addresses = [int(line, 16) for line in script.split()]
-    shares += [sum(address < 1 << 63 for address in addresses), len(addresses)]
-
-
-@contextlib.contextmanager
-def by_ticks(work, peer):
-    def ticks():
-        user = system = 0
-        for pid in peer.processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            user, system = user + int(fields[11]), system + int(fields[12])
-        return user, system
-
-    shares, before = [], ticks()
-    yield shares
-    after = ticks()
-    shares += [after[0] - before[0], sum(after) - sum(before)]
 
 
 def memory(peer):

@@ -2,7 +2,7 @@
 
 import statistics
 
-from measure import median_ratio
+from measure import WINDOW, median_ratio
 from servers import PEERS
 
 OURS, FLOOR, RIVAL = "meridian", "bare", "gdnsd"
@@ -55,7 +55,7 @@ def standing(facts):
 
 
 def saturated(title, figures, user):
-    print(f"\n### 512 queries in flight: {title}\n")
+    print(f"\n### {WINDOW} queries in flight: {title}\n")
     for name, rows in figures.items():
         if name in user:
             rows["user µs"] = [cost * user[name] for cost in rows["CPU µs"]]
@@ -125,6 +125,6 @@ def plot(path, title, figures, subtitle):
     for axes in (rate, cost):
         axes.margins(x=0.12)
     whole.suptitle(title, fontsize=12)
-    whole.text(0.5, 0.005, subtitle, ha="center", fontsize=8, color="#555555")
+    whole.text(0.5, 0.005, subtitle.rsplit("; user and", 1)[0], ha="center", fontsize=7, color="#555555")
     whole.tight_layout(rect=(0, 0.03, 1, 1))
     whole.savefig(path, metadata={"Date": None})
