@@ -5,7 +5,8 @@
  *
  * FILE holds queries, each behind its length in two bytes (what `dnsperf -B` reads). The server is at 127.0.0.1.
  * Queries go out and answers come in by batches, since dnsperf, which does one system call a message, is slower than
- * the servers measured here. Prints one line of JSON; latencies in microseconds, `cpu` in seconds of this process.
+ * the servers measured here. Prints one line of JSON; latencies in microseconds, `cpu` in seconds of this process,
+ * without what it waited.
  *
  * After the time nothing more is sent, and the last answers have a moment; `in_time` are those that came before.
  * An answer counts when a query with its id is out and unanswered, and it is good with NOERROR, records, and the
@@ -123,7 +124,7 @@ int main(int argc, char **argv) {
             /* Asleep, it would have to be woken, at the server's expense. A pause lets answers gather. */
             double until = t + PAUSE;
             while (now() < until) {}
-            waited += now() - t;
+            waited += PAUSE; /* and not what passed, some of which may have been another process's */
             t = now();
             continue;
         }

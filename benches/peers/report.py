@@ -121,7 +121,7 @@ def plot(path, title, figures, subtitle):
     user = cost.barh(titles, values["user µs"], left=values["system µs"], color="#3b6ea5", label="user")
     cost.bar_label(user, labels=[f"{a + b:.2f}" for a, b in zip(values["system µs"], values["user µs"])], padding=3)
     cost.set_xlabel("CPU µs an answer")
-    cost.legend(frameon=False, loc="lower right")
+    cost.legend(frameon=False, loc="upper right")
     for axes in (rate, cost):
         axes.margins(x=0.12)
     whole.suptitle(title, fontsize=12)
