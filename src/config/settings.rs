@@ -283,8 +283,11 @@ pub struct Node {
     /// Location databases and directories of them, the first that knows an attribute gives it. `None` where nothing was
     /// written: `geoip/` if it is there, the bundled database otherwise.
     pub geoip: Option<Vec<PathBuf>>,
-    /// Threads that answer UDP. `None`: one a core.
+    /// Threads that answer UDP on each address. `None`: as many as `cpus`, or one a core.
     pub workers: Option<NonZeroU16>,
+    /// CPUs that UDP workers are bound to, in turn, and that everything else of the process keeps off. Empty: the system
+    /// places all threads.
+    pub cpus: Vec<u16>,
     /// What is kept over a restart: serials, orders, verdicts, the journal. One node a directory.
     pub state: PathBuf,
     /// HTTP API and metrics.
@@ -324,6 +327,7 @@ impl Node {
             zones: flags.zones.unwrap_or(self.zones),
             geoip: if flags.geoip.is_empty() { self.geoip } else { Some(flags.geoip) },
             workers: flags.workers.or(self.workers),
+            cpus: self.cpus,
             state: flags.state.unwrap_or(self.state),
             admin: flags.admin.unwrap_or(self.admin),
             access: self.access,

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use crate::answer::{Outcome, Transport};
@@ -55,13 +55,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// For the zones of a snapshot, with a UDP shard for each CPU that this process may use.
+    /// For the zones of a snapshot, with a UDP shard for each CPU that this process might use when it began.
     pub fn of<'a>(zones: impl Iterator<Item = &'a Zone>) -> Counters {
         let labels = zones.map(|zone| Labels {
             zone: zone.label(),
             regions: zone.regions.iter().map(|region| region.name.clone()).collect(),
         });
-        Counters::new(available_parallelism().map_or(1, usize::from), labels.collect())
+        // Later, threads may be kept off some CPUs.
+        static CPUS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+        Counters::new(*CPUS, labels.collect())
     }
 
     /// `workers`: UDP workers that are to count without disturbing each other. Should there be more, those share a shard,

@@ -10,6 +10,7 @@
 
 pub mod connections;
 pub mod counters;
+pub mod cpus;
 mod descriptors;
 // recvmmsg and sendmmsg have no safe wrapper that keeps the local address; see the module.
 #[allow(unsafe_code)]
@@ -128,6 +129,7 @@ impl fmt::Display for BindError {
 pub struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<std::net::TcpListener>,
+    cpus: Vec<u16>,
 }
 
 /// How often another port is tried when the one given for port 0 is free for UDP and not for TCP.
@@ -136,7 +138,7 @@ const PORT_TRIES: usize = 16;
 /// Binds UDP and TCP on every address, `workers` UDP sockets (at least 1) each. With port 0 both get one free port.
 /// Does not block.
 pub fn bind(listen: &[SocketAddr], workers: usize) -> Result<Sockets, BindError> {
-    let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new() };
+    let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new(), cpus: Vec::new() };
     for &address in listen {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         let (udp, tcp) = loop {
@@ -164,6 +166,12 @@ impl Sockets {
         self.udp.len()
     }
 
+    /// Binds UDP workers to these CPUs in turn once they begin, and keeps everything else of the process off them. They
+    /// were found usable ([`cpus::first_unusable`]).
+    pub fn on_cpus(self, cpus: Vec<u16>) -> Sockets {
+        Sockets { cpus, ..self }
+    }
+
     /// Where we listen, in the order given to [`bind`], with the ports that stand for port 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
@@ -187,9 +195,18 @@ impl Sockets {
         let listeners = self.tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
         let mut running =
             Running { stop: Stop(Arc::default()), workers: Vec::new(), connections: connections.clone(), shutdown };
+        cpus::keep_off(&self.cpus);
+        let mut cpus = self.cpus.into_iter().cycle();
         for (i, socket) in self.udp.into_iter().enumerate() {
-            let (published, stop) = (published.clone(), running.stop.0.clone());
-            let work = move || udp::run(&socket, i, published, &stop);
+            let (published, stop, cpu) = (published.clone(), running.stop.0.clone(), cpus.next());
+            let work = move || {
+                if let Some(cpu) = cpu
+                    && let Err(error) = cpus::bind_to(cpu)
+                {
+                    tracing::warn!(worker = i, cpu, %error, "the UDP worker is not bound to its CPU");
+                }
+                udp::run(&socket, i, published, &stop);
+            };
             running.workers.push(std::thread::Builder::new().name(format!("udp-{i}")).spawn(work)?);
         }
         for listener in listeners {
