@@ -180,7 +180,7 @@ pub struct NodeArgs {
     /// HTTP API and metrics [default: 127.0.0.1:8053]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Threads that answer UDP [default: one a core]
+    /// Threads that answer UDP, and as many for TCP [default: one a core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU16>,
 }

@@ -283,7 +283,7 @@ pub struct Node {
     /// Location databases and directories of them, the first that knows an attribute gives it. `None` where nothing was
     /// written: `geoip/` if it is there, the bundled database otherwise.
     pub geoip: Option<Vec<PathBuf>>,
-    /// Threads that answer UDP on each address. `None`: as many as `cpus`, or one a core.
+    /// Threads that answer UDP on each address, and threads that answer TCP. `None`: as many as `cpus`, or one a core.
     pub workers: Option<NonZeroU16>,
     /// CPUs that UDP workers are bound to, in turn, and that everything else of the process keeps off. Empty: the system
     /// places all threads.

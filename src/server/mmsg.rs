@@ -1,7 +1,7 @@
 //! Datagrams in batches: recvmmsg and sendmmsg of Linux, with the local address copied from query to answer.
 //!
-//! This is the only module with unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local
-//! address. Everything unsafe is a system call; what the kernel wrote is read as plain bytes. No pointer outlives the
+//! One of two modules with unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local address.
+//! Everything unsafe is a system call; what the kernel wrote is read as plain bytes. No pointer outlives the
 //! function that made it: the headers are built anew for each call, at some 50 ns for the whole batch.
 
 use std::io;
