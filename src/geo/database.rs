@@ -21,6 +21,7 @@ use super::reading::Trust;
 use super::record::{BY_COUNTRY, BY_OVERRIDES, BY_POPULATION, MAX_FILES, Record};
 use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
 use crate::config::{At, Diagnostic};
+use crate::memory;
 
 /// The merged location databases and overrides.
 pub struct Database {
@@ -136,6 +137,7 @@ impl Database {
         merged
             .add(Path::new("world.mmdb (bundled)"), WORLD.into(), Trust::Ours)
             .expect("the compiled-in database is verified by a test of this module");
+        memory::forget_pages(WORLD);
         merged.finish(None)
     }
 

@@ -1,6 +1,6 @@
 //! Datagrams in batches: recvmmsg and sendmmsg of Linux, with the local address copied from query to answer.
 //!
-//! One of two modules with unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local address.
+//! Unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local address.
 //! Everything unsafe is a system call; what the kernel wrote is read as plain bytes. No pointer outlives the
 //! function that made it: the headers are built anew for each call, at some 50 ns for the whole batch.
 
