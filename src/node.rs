@@ -91,7 +91,8 @@ impl fmt::Display for StartError {
                 write!(f, "the keys of heartbeats cannot be used: {cause}\n  help: {help}")
             }
             StartError::Cpu(cpu) => {
-                let help = "`lscpu -e` lists the CPUs, `taskset -p $$` those that are allowed; mend `cpus` in meridian.toml";
+                let help =
+                    "`lscpu -e` lists the CPUs, `taskset -p $$` those that are allowed; mend `cpus` in meridian.toml";
                 write!(f, "threads cannot be bound to CPU {cpu}: there is none, or it is not allowed\n  help: {help}")
             }
             StartError::System(error) => write!(f, "not started: {error}"),

@@ -223,7 +223,8 @@ fn workers_have_the_cpus_that_the_operator_names_and_everything_else_keeps_off_t
     files.put("meridian.toml", "cpus = [0]\n");
     let node = files.serve();
     assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
-    let (workers, others): (Vec<_>, Vec<_>) = threads(&node).into_iter().partition(|(name, _)| name.starts_with("udp-"));
+    let (workers, others): (Vec<_>, Vec<_>) =
+        threads(&node).into_iter().partition(|(name, _)| name.starts_with("udp-"));
     assert_eq!(workers, [("udp-0".to_owned(), "0".to_owned())]);
     let shared = others.iter().filter(|(_, cpus)| cpus.starts_with('0')).count();
     assert_eq!(shared, if usable == 1 { others.len() } else { 0 }, "{others:?}");
