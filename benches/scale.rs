@@ -81,13 +81,17 @@ fn write(world: &str, folder: &Path) {
             node += &region(0, 1, 2);
             for z in 0..ZONES {
                 let address = format!("10.{}.{}.{}", 100 + z / 62_500, z / 250 % 250, 1 + z % 250);
-                let own = format!("[check]\ntcp = 9\n[region.own]\nat = [50.0, 8.0]\na = [\"{address}\"]\n[stream.live]\n");
+                let own =
+                    format!("[check]\ntcp = 9\n[region.own]\nat = [50.0, 8.0]\na = [\"{address}\"]\n[stream.live]\n");
                 zone(&format!("z{z}.example"), &own);
             }
         }
         "needy" => {
             node += &shared(8, 10);
-            zone("login.example", "[region.r0]\nat = [0, 0]\na = [\"10.9.0.1\"]\n[region.r1]\nat = [9, 9]\na = [\"10.9.0.2\"]\n[stream.\"@\"]\n");
+            zone(
+                "login.example",
+                "[region.r0]\nat = [0, 0]\na = [\"10.9.0.1\"]\n[region.r1]\nat = [9, 9]\na = [\"10.9.0.2\"]\n[stream.\"@\"]\n",
+            );
             (0..ZONES).for_each(|z| zone(&format!("z{z}.example"), "[stream.live]\nneeds = [\"login.example.\"]\n"));
         }
         "names" => {
@@ -114,7 +118,10 @@ fn lines(what: &str, mut times: Vec<Duration>) {
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     println!(
         "    {what:<44} {:>10.1?} median {:>10.1?} p99 {:>10.1?} worst of {}",
-        at(0.5), at(0.99), at(1.0), times.len()
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        times.len()
     );
 }
 
@@ -156,7 +163,9 @@ fn measure(world: &str) {
     let per = |bytes: f64| bytes * 1024.0 * 1024.0 / names as f64;
     println!(
         "    memory: {:.0} MiB for what was read (database included), {:.0} MiB more compiled; {:.0} bytes a name in all",
-        read - before, compiled - read, per(compiled - before)
+        read - before,
+        compiled - read,
+        per(compiled - before)
     );
 
     let again = timed("compiled anew, with the one before", || {
@@ -184,10 +193,10 @@ fn flips(snapshot: &Snapshot) {
     lines("with_verdicts of one flip", making);
     lines("... and dropped", dropping);
     let making = (0..FLIPS).map(|n| {
-        let (zone, region) = snapshot.users(TargetId((n * 7919 % targets) as u32))[0];
+        let at = snapshot.users(TargetId((n * 7919 % targets) as u32)).next().expect("it is used");
         let standing = Standing { share: Share::of(0.5), ..Standing::default() };
         let start = Instant::now();
-        let after = snapshot.with_standings([(zone, region, standing)]);
+        let after = snapshot.with_standings([(at, standing)]);
         let took = start.elapsed();
         drop(after);
         took
@@ -245,7 +254,8 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         lines("... and the loop free again", freeing);
     }
     let start = Instant::now();
-    (0..STORM).for_each(|n| rig.say(rig.target(n), if n / rig.targets() % 2 == 0 { Verdict::Down } else { Verdict::Up }));
+    (0..STORM)
+        .for_each(|n| rig.say(rig.target(n), if n / rig.targets() % 2 == 0 { Verdict::Down } else { Verdict::Up }));
     rig.ask();
     line("1,000 verdicts at once, all published", start.elapsed());
 

@@ -77,7 +77,8 @@ pub struct Region {
     pub location: Option<Point>,
     /// What `near` said, for people.
     pub near: Option<Arc<str>>,
-    pub servers: Vec<Server>,
+    /// A list that zones share where it stands in `meridian.toml`.
+    pub servers: Arc<[Server]>,
     /// Up servers of a type below which the region is down for that type; default half of the servers that declare
     /// the type, rounded up.
     pub min_up: Option<u32>,
@@ -226,6 +227,13 @@ pub struct Steering {
     pub bias: Vec<i32>,
     /// Addresses in an answer, all of one region; at least 1, at most [`MAX_ANSWERS`].
     pub answers: u8,
+}
+
+impl Steering {
+    /// Its regions, a bit each.
+    pub fn mask(&self) -> u64 {
+        self.regions.iter().fold(0, |mask, region| mask | 1 << region)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
-
+use super::aside::{self, Job};
 use super::regions::Regions;
 use crate::state::keeper::Keeper;
 use crate::state::verdicts::{Remembered, Saved};
@@ -20,7 +19,7 @@ pub struct Memory {
     due: Option<Instant>,
     last: Option<Instant>,
     /// Gathering on its way; one after another, or an older state might be the last to be kept.
-    writing: Option<JoinHandle<()>>,
+    writing: Option<Job<()>>,
 }
 
 impl Memory {
@@ -44,7 +43,7 @@ impl Memory {
             self.changed(now);
         }
         if self.due.is_some_and(|due| due <= now) {
-            if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            if self.writing.as_ref().is_some_and(|writing| writing.is_empty() && !writing.is_terminated()) {
                 self.due = Some(now + PAUSE);
                 return;
             }
@@ -52,7 +51,7 @@ impl Memory {
             self.last = Some(now);
             let (keeper, beliefs, ramps) = (Arc::clone(&self.keeper), Arc::clone(beliefs), regions.ramps());
             let write = move || keeper.save_verdicts(Arc::new(gather(&beliefs, ramps)));
-            self.writing = Some(spawn_blocking(write));
+            self.writing = Some(aside::run("gather", write));
         }
     }
 

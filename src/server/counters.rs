@@ -91,14 +91,15 @@ impl Counters {
         Shard { counters: self, lines: &self.shards[self.shards.len() - 1], is_shared: true }
     }
 
-    fn add_to(&self, totals: &mut Totals) {
+    /// `zeros`: regions without answers are told as well.
+    fn add_to(&self, totals: &mut Totals, zeros: bool) {
         let last = self.shards.len() - 1;
         for (i, lines) in self.shards.iter().enumerate() {
-            self.add_shard(lines, if i == last { Transport::Tcp } else { Transport::Udp }, totals);
+            self.add_shard(lines, if i == last { Transport::Tcp } else { Transport::Udp }, totals, zeros);
         }
     }
 
-    fn add_shard(&self, lines: &[Line], transport: Transport, totals: &mut Totals) {
+    fn add_shard(&self, lines: &[Line], transport: Transport, totals: &mut Totals, zeros: bool) {
         let transport = transport_name(transport);
         *totals.dropped.entry(transport).or_default() += lines[MISCELLANEOUS].0[DROPPED].load(Relaxed);
         *totals.unsent.entry(transport).or_default() += lines[MISCELLANEOUS].0[UNSENT].load(Relaxed);
@@ -115,8 +116,10 @@ impl Counters {
         for (zone, first) in self.zones.iter().zip(&self.first_region) {
             for (i, region) in zone.regions.iter().enumerate() {
                 let count = self.region(lines, first + i).load(Relaxed);
-                // A region without answers is told as well: its zero is what an operator looks for.
-                *totals.answers.entry((zone.zone.clone(), region.clone())).or_default() += count;
+                // Its zero is what an operator looks for.
+                if zeros || count > 0 {
+                    *totals.answers.entry((zone.zone.clone(), region.clone())).or_default() += count;
+                }
             }
         }
     }
@@ -235,11 +238,20 @@ impl Ledger {
 
     /// The sums of now.
     pub fn totals(&self) -> Totals {
+        self.sums(true)
+    }
+
+    /// The same without the regions of which no answer was counted: of ten thousand zones most are quiet.
+    pub fn active(&self) -> Totals {
+        self.sums(false)
+    }
+
+    fn sums(&self, zeros: bool) -> Totals {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.fold();
         let mut totals = inner.folded.clone();
         for counters in &inner.in_use {
-            counters.add_to(&mut totals);
+            counters.add_to(&mut totals, zeros);
         }
         totals
     }
@@ -252,7 +264,7 @@ impl Inner {
         let Inner { in_use, folded } = self;
         in_use.retain_mut(|counters| match Arc::get_mut(counters) {
             Some(counters) => {
-                counters.add_to(folded);
+                counters.add_to(folded, true);
                 false
             }
             None => true,
@@ -326,7 +338,7 @@ mod tests {
             }
         }
         let mut totals = Totals::default();
-        counters.add_to(&mut totals);
+        counters.add_to(&mut totals, true);
         assert!(totals.answers.iter().all(|((zone, _), n)| *n == if &**zone == "z64" { 2 } else { 1 }), "{totals:?}");
         assert_eq!(totals.answers.len(), 64 + 1 + 7);
     }

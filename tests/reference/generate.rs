@@ -205,7 +205,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
             );
             enough(a.count()) && enough(aaaa.count())
         }),
-        servers,
+        servers: servers.into(),
         check: checked.then(|| Arc::new(check)),
     }
 }
