@@ -168,7 +168,7 @@ impl Control {
             regions: Regions::default(),
             memory: Memory::new(keeper),
             retired: Retired::default(),
-            bin: Bin::new(),
+            bin: Bin::start(),
             step: None,
             glance: None,
             job: None,

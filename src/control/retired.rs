@@ -50,7 +50,7 @@ pub struct Bin<T> {
 }
 
 impl<T: Send + 'static> Bin<T> {
-    pub fn new() -> Bin<T> {
+    pub fn start() -> Bin<T> {
         let (throw, thrown) = mpsc::channel();
         let free = move || {
             give_way();

@@ -89,7 +89,8 @@ mod tests {
             for (index, value) in changes {
                 let (mut list, mut model) = versions.last().cloned().expect("there is a first");
                 if model.is_empty() || index % 4 == 0 {
-                    (list.push(value), model.push(value));
+                    list.push(value);
+                    model.push(value);
                 } else {
                     let index = index % model.len();
                     *list.get_mut(index) = value;

@@ -19,11 +19,16 @@ fn world(alike: bool) -> Snapshot {
     };
     for z in 0..ZONES {
         let ramp = if alike { 1 } else { z + 1 };
-        let region = |r: u8| format!("[region.r{r}]\nat = [{r}, 9]\nramp = \"{ramp}s\"\na = [\"10.0.{r}.1\", \"10.0.{r}.2\"]\naaaa = [\"2001:db8::{r}\"]\n");
+        let region = |r: u8| {
+            format!(
+                "[region.r{r}]\nat = [{r}, 9]\nramp = \"{ramp}s\"\na = [\"10.0.{r}.1\", \"10.0.{r}.2\"]\naaaa = [\"2001:db8::{r}\"]\n"
+            )
+        };
         let streams = "[stream.free]\nanswers = 2\n[stream.needy]\nneeds = [\"free.y.example.\"]\n";
         write(&format!("z{z}"), (0..REGIONS).map(region).collect::<String>() + streams);
     }
-    let login = "[region.r0]\nat = [0, 9]\na = [\"10.9.0.1\"]\n[region.r1]\nat = [1, 9]\na = [\"10.9.1.1\"]\n[stream.free]\n";
+    let login =
+        "[region.r0]\nat = [0, 9]\na = [\"10.9.0.1\"]\n[region.r1]\nat = [1, 9]\na = [\"10.9.1.1\"]\n[stream.free]\n";
     write("y", login.to_owned());
     let loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
@@ -40,7 +45,10 @@ fn seen(snapshot: &Snapshot) -> Vec<String> {
         for family in Family::BOTH {
             let field = snapshot.field(stream, family);
             let usable = snapshot.usable(snapshot.fleet_of(stream.zone), family);
-            seen.push(format!("{} {family:?} {:b} {:b} {:b} {usable:b}", zone.name, field.up, field.declared, field.banned));
+            seen.push(format!(
+                "{} {family:?} {:b} {:b} {:b} {usable:b}",
+                zone.name, field.up, field.declared, field.banned
+            ));
             for region in 0..zone.regions.len() as u8 {
                 let answers = zone.streams[stream.stream as usize].steering.answers;
                 let ring = state.ring(fleet, region, family, answers);
