@@ -125,6 +125,9 @@ impl Family {
     }
 }
 
+/// The networks of a split block, in the order of addresses: where each is, and its number of addresses.
+type Parts = Vec<(Spot, u64)>;
+
 /// What was found in one family.
 #[derive(Default)]
 struct Found {
@@ -151,7 +154,7 @@ impl Found {
         loop {
             let address = (family.address)(next);
             let (region, scope) = ask(snapshot, address, family.block);
-            let end = next | (1u64 << (family.bits - scope)) - 1;
+            let end = next | ((1u64 << (family.bits - scope)) - 1);
             let end = end.min(last);
             *self.scopes.entry(scope).or_default() += end - next + 1;
             if nearest.is_some_and(|regions| regions >> region & 1 == 0) {
@@ -164,7 +167,7 @@ impl Found {
         }
     }
 
-    /// A block that holds finer networks: their spots with their addresses, in the order of addresses.
+    /// A block that holds finer networks.
     fn split(&mut self, snapshot: &Snapshot, family: Family, block: u64, parts: &[(Spot, u64)]) {
         let first = block << (family.bits - family.block);
         let (region, scope) = ask(snapshot, (family.address)(first), family.block);
@@ -236,7 +239,7 @@ fn every_network_gets_its_nearest_region_and_scopes_are_wide() {
     let mut spots: HashMap<usize, Spot> = HashMap::new();
     let mut found = [Found::default(), Found::default()];
     // The block that is being put together: its family, its number, its parts.
-    let mut open: Option<(usize, u64, Vec<(Spot, u64)>)> = None;
+    let mut open: Option<(usize, u64, Parts)> = None;
     let families = [V4, V6];
     for network in reader.networks(WithinOptions::default()).unwrap() {
         let network = network.unwrap();
