@@ -49,14 +49,16 @@ fn change(criterion: &mut Criterion) {
     for count in COUNTS {
         let before = Snapshot::compile(zones(count), &database, |_| Verdict::Up, None);
         let target = TargetId(before.targets().len() as u32 / 2);
-        let (zone, _) = before.users(target)[0];
+        let (fleet, _) = before.users(target).next().expect("a target is used");
+        // Each zone has regions of its own here, so fleets are numbered as zones are.
+        let zone = fleet;
         let down = [(target, Verdict::Down)];
         group.bench_function(BenchmarkId::new("with_verdicts", count), |bencher| {
             bencher.iter_with_large_drop(|| before.with_verdicts(black_box(&down)));
         });
         let half = Standing { share: Share::of(0.5), ..Standing::default() };
         group.bench_function(BenchmarkId::new("with_standings", count), |bencher| {
-            bencher.iter_with_large_drop(|| before.with_standings([(zone, 3, black_box(&half).clone())]));
+            bencher.iter_with_large_drop(|| before.with_standings([((fleet, 3), black_box(&half).clone())]));
         });
         // Both servers of a region, so that its clients move.
         let region = [TargetId(target.0 & !1), TargetId(target.0 | 1)];
