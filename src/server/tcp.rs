@@ -94,9 +94,6 @@ pub(super) struct Worker {
     deadlines: Vec<u64>,
     /// Slots with whole messages that their last turn did not answer.
     again: Vec<usize>,
-    /// Slots of connections whose first bytes nobody has looked for yet. They count as busy: who has just come must not
-    /// make room for who comes next.
-    fresh: Vec<usize>,
     scratch: Scratch,
     connections: Arc<Connections>,
     now: u64,
@@ -122,7 +119,6 @@ impl Worker {
             free: Vec::new(),
             deadlines: Vec::new(),
             again: Vec::new(),
-            fresh: Vec::new(),
             scratch: Scratch::new(),
             now: connections.now(),
             connections,
@@ -153,7 +149,7 @@ impl Worker {
                     thread::sleep(TICK);
                 }
             }
-            let (again, fresh) = (std::mem::take(&mut self.again), std::mem::take(&mut self.fresh));
+            let again = std::mem::take(&mut self.again);
             for token in ready.tokens() {
                 match token.checked_sub(LISTENERS) {
                     Some(listener) => self.accept(listener as usize),
@@ -165,14 +161,6 @@ impl Worker {
                 if let Some(slot) = self.slots[number].as_mut().filter(|slot| slot.queued) {
                     slot.queued = false;
                     self.turn(number, snapshot);
-                }
-            }
-            for number in fresh {
-                if let Some(Slot { talk, permit, .. }) = &self.slots[number]
-                    && !talk.is_in_message()
-                    && !talk.has_unsent()
-                {
-                    permit.idle(self.now);
                 }
             }
             if self.now >= next_tick {
@@ -230,8 +218,6 @@ impl Worker {
             return;
         }
         let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
-        permit.busy();
-        self.fresh.push(number);
         self.slots[number] = Some(Slot { talk: Conversation::new(client), permit, queued: false });
         self.set_deadline(number, self.connections.limits.idle);
     }
