@@ -23,6 +23,9 @@ const SAMPLE: usize = 64;
 /// Connections that were told to close and have not done so yet may be so many beyond the limit. Then accepting waits.
 const OVERLAP: usize = 16;
 
+/// Idle connections closed, at most, when the process has no more descriptors or memory.
+const SHORTAGE: usize = 32;
+
 /// In [`Seat::idle_since`]: in the middle of a message.
 const BUSY: u64 = u64::MAX;
 
@@ -119,12 +122,18 @@ impl Connections {
         Some(Permit { connections: self.clone(), seat, number })
     }
 
-    /// Closes the connection that is idle longest. False when none is idle.
-    pub(super) fn evict(&self) -> bool {
-        self.evict_from(&mut self.table())
+    /// Closes some of the connections that are idle longest, at most half of all: those that have just come may not
+    /// have had the time to ask.
+    pub(super) fn make_room(&self) {
+        let mut table = self.table();
+        for _ in 0..(table.open() / 2).clamp(1, SHORTAGE) {
+            if !self.evict_from(&mut table) {
+                return;
+            }
+        }
     }
 
-    /// The thread that has the connection is told by the end of the stream, and closes it. A query that has just come
+    /// Closes the connection that is idle longest. False when none is idle. The thread that has the connection is told by the end of the stream, and closes it. A query that has just come
     /// stands before that end and is still answered.
     fn evict_from(&self, table: &mut Table) -> bool {
         let Some((number, seat)) = table.longest_idle() else { return false };
@@ -241,12 +250,12 @@ mod tests {
         client.write_all(b"query").unwrap();
         permit.stream().peek(&mut [0]).unwrap();
 
-        assert!(connections.evict());
+        connections.make_room();
         let mut received = Vec::new();
         permit.stream().read_to_end(&mut received).unwrap();
         assert_eq!(received, b"query");
         permit.stream().write_all(b"answer").unwrap();
-        assert!(!connections.evict(), "none is left");
+        assert_eq!(connections.usage().open, 0);
         drop(permit);
         received.clear();
         client.read_to_end(&mut received).unwrap();

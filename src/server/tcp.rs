@@ -32,11 +32,9 @@ const BACKLOG: i32 = 4096;
 /// Connections accepted in a row before those that are open get their turn.
 const ACCEPTS: usize = 64;
 /// How often deadlines and the stop flag are looked at, and how long a worker without queries holds an old snapshot. So
-/// late at most is a connection closed. After an accept that failed for want of descriptors or memory, the
-/// worker rests so long.
+/// late at most is a connection closed. After an accept that failed for want of descriptors or memory, the worker tries
+/// again so soon, or once a connection of its own has closed.
 const TICK: Duration = Duration::from_millis(50);
-/// Idle connections closed after such a failure.
-const ACCEPT_ROOM: usize = 32;
 /// Such a shortage comes and goes many times a second; it is told so often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -150,11 +148,8 @@ impl Worker {
                 }
             }
             let again = std::mem::take(&mut self.again);
-            for token in ready.tokens() {
-                match token.checked_sub(LISTENERS) {
-                    Some(listener) => self.accept(listener as usize),
-                    None => self.turn_unless_queued(token as usize, snapshot),
-                }
+            for token in ready.tokens().filter(|token| *token < LISTENERS) {
+                self.turn_unless_queued(token as usize, snapshot);
             }
             for number in again {
                 // The slot may have got another connection since.
@@ -162,6 +157,11 @@ impl Worker {
                     slot.queued = false;
                     self.turn(number, snapshot);
                 }
+            }
+            // After the turns: a connection that was accepted with a message waiting is not idle any more when others
+            // are to make room.
+            for token in ready.tokens().filter(|token| *token >= LISTENERS) {
+                self.accept((token - LISTENERS) as usize);
             }
             if self.now >= next_tick {
                 next_tick = self.now + TICK.as_millis() as u64;
@@ -178,7 +178,7 @@ impl Worker {
     }
 
     fn accept(&mut self, listener: usize) {
-        for _ in 0..ACCEPTS {
+        for accepted in 0..ACCEPTS {
             if self.paused || self.stopping {
                 return;
             }
@@ -189,13 +189,14 @@ impl Worker {
                 Ok((stream, peer)) => self.open(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if concerns_one_peer(&error) => {}
+                // Out of descriptors or memory, which the kernel says also when nobody waits any more. Someone who does
+                // is told of again.
+                Err(_) if accepted > 0 => return,
                 Err(error) => {
-                    // Out of descriptors or memory. The connection still waits in the kernel and accept would fail
-                    // again at once: let idle ones go and rest.
+                    // The connection still waits in the kernel and accept would fail again at once: let idle ones go,
+                    // and rest until one has gone.
                     self.complain(&error, "cannot accept TCP connections; closing idle ones and trying on");
-                    for _ in 0..ACCEPT_ROOM {
-                        self.connections.evict();
-                    }
+                    self.connections.make_room();
                     return self.pause();
                 }
             }
