@@ -80,7 +80,7 @@ static int bind_socket(const char *address, int port, int *wildcard) {
     }
     *wildcard = local.sin_addr.s_addr == htonl(INADDR_ANY);
     if (bind(fd, (struct sockaddr *)&local, sizeof local)) fail("bind");
-    int yes = 1, room = 4 << 20, omit = IP_PMTUDISC_OMIT;
+    int yes = 1, room = 1 << 20, omit = IP_PMTUDISC_OMIT;
     struct timeval patience = {.tv_usec = 50000};
     option(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes);
     option(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);

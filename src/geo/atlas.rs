@@ -247,8 +247,8 @@ impl Classes {
 impl Cells6 {
     /// `cells`: cell by /48.
     fn build(cells: &Ranges<u64>) -> Cells6 {
-        // About four slots a run, from 256 to 2^20 slots (4 MB): runs lie thick in a few places.
-        let bits = (cells.len().next_power_of_two().ilog2() + 2).clamp(8, 20);
+        // About four slots a run, from 256 to 2^19 slots (2 MB): runs lie thick in a few places.
+        let bits = (cells.len().next_power_of_two().ilog2() + 2).clamp(8, 19);
         let shift = 48 - bits;
         let starts = cells.starts().to_vec();
         let mut index = Vec::with_capacity((1 << bits) + 1);
