@@ -118,7 +118,7 @@ struct Read<'a, 'q> {
 impl<'a, 'q> Pending<'a, 'q> {
     pub fn read(snapshot: &'a Snapshot, message: &'q [u8], client: Client) -> Pending<'a, 'q> {
         let Some(header) = Header::read(message) else { return Pending(Stage::Dropped) };
-        let mut name = Folded::new();
+        let mut name = Folded::root();
         let query = match Query::read(message, header, &mut name) {
             Ok(query) => query,
             Err(Malformed { question }) => {
@@ -315,7 +315,7 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
 
     /// The question name, or the target of a CNAME that was written.
     fn name_at(&self, at: usize) -> Folded {
-        let mut name = Folded::new();
+        let mut name = Folded::root();
         name.fill(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
         name
     }

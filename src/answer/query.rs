@@ -194,8 +194,7 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// The root.
-    pub fn new() -> Folded {
+    pub fn root() -> Folded {
         Folded { wire: [0; MAX_NAME_LEN], len: 1, starts: [0; MAX_LABELS], labels: 0 }
     }
 
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn names_are_folded_and_cut_by_label() {
-        let mut name = Folded::new();
+        let mut name = Folded::root();
         let end = name.fill(b"\x03WwW\x07eXample\x00rest", 0).unwrap();
         assert_eq!(name.wire(), b"\x03www\x07example\x00");
         assert_eq!((name.labels(), end), (2, 13));
@@ -273,7 +272,7 @@ mod tests {
         let mut wire: Vec<u8> = std::iter::repeat_n(b"\x01a", 127).flatten().copied().collect();
         wire.push(0);
         assert_eq!(wire.len(), 255);
-        let mut name = Folded::new();
+        let mut name = Folded::root();
         assert_eq!(name.fill(&wire, 0), Some(255));
         assert_eq!(name.labels(), 127);
         wire.splice(0..2, *b"\x02aa");
@@ -283,7 +282,7 @@ mod tests {
     #[test]
     fn pointers_and_reserved_labels_are_no_question_names() {
         for start in [0xC0, 0x40, 0x80] {
-            assert!(Folded::new().fill(&[start, 12, 0], 0).is_none());
+            assert!(Folded::root().fill(&[start, 12, 0], 0).is_none());
         }
     }
 }

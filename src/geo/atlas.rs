@@ -168,13 +168,17 @@ fn halves(address: u128) -> [u64; 2] {
 /// bytes can tell apart, and a finer scope than the coarsest is as right, if not as easy to cache.
 const SCOPES: [fn(u8) -> u8; 3] = [|scope| scope, |scope| scope.next_multiple_of(4), |_| 24];
 
+/// Top, blocks and classes of IPv4.
+type TwoLevels = (Box<[Entry]>, Vec<[u16; 256]>, Box<[Class]>);
+
 /// `cells`: cell by /24.
-fn two_levels(cells: &Ranges<u32>) -> (Box<[Entry]>, Vec<[u16; 256]>, Box<[Class]>) {
+fn two_levels(cells: &Ranges<u32>) -> TwoLevels {
     let built = SCOPES.into_iter().find_map(|scopes| two_levels_of(cells, scopes));
     built.expect("cells fit 16 bits, so with one scope there are no more classes than that")
 }
 
-fn two_levels_of(cells: &Ranges<u32>, scopes: fn(u8) -> u8) -> Option<(Box<[Entry]>, Vec<[u16; 256]>, Box<[Class]>)> {
+/// `None`: with these scopes there are too many classes.
+fn two_levels_of(cells: &Ranges<u32>, scopes: fn(u8) -> u8) -> Option<TwoLevels> {
     let mut classes = Classes::default();
     let mut top = vec![Entry(0); 1 << 16].into_boxed_slice();
     let mut blocks = Vec::new();
