@@ -254,15 +254,16 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         lines("... and the loop free again", freeing);
     }
     let start = Instant::now();
-    (0..STORM)
-        .for_each(|n| rig.say(rig.target(n), if n / rig.targets() % 2 == 0 { Verdict::Down } else { Verdict::Up }));
+    (0..STORM).for_each(|n| {
+        rig.say(rig.target(n), if (n / rig.targets()).is_multiple_of(2) { Verdict::Down } else { Verdict::Up })
+    });
     rig.ask();
     line("1,000 verdicts at once, all published", start.elapsed());
 
     let before = rig.published.load().generation();
     let (reply, mut outcome) = oneshot::channel();
     let start = Instant::now();
-    rig.events.blocking_send(Event::Reload(reply)).ok().expect("the loop lives");
+    rig.events.blocking_send(Event::Reload(reply)).expect("the loop lives");
     let mut asking = vec![];
     while outcome.try_recv().is_err() {
         let asked = Instant::now();
@@ -310,7 +311,7 @@ impl Rig {
     /// Returns when the loop has done all that it was told before.
     fn ask(&self) {
         let (reply, view) = oneshot::channel();
-        self.events.blocking_send(Event::View(reply)).ok().expect("the loop lives");
+        self.events.blocking_send(Event::View(reply)).expect("the loop lives");
         view.blocking_recv().expect("the loop lives");
     }
 }
