@@ -136,7 +136,7 @@ pub fn choose<'a>(
     family: Family,
     whereabouts: &Whereabouts,
 ) -> Result<Chosen<'a>, u8> {
-    let (fleet, state) = snapshot.fleet(stream.zone);
+    let (fleet, state) = snapshot.fleet_for(stream);
     let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
     let field = snapshot.field(stream, family);
     let (ranked, split, moving) = match pick::undisputed(ranking, &field) {
