@@ -131,7 +131,7 @@ impl<'a, 'q> Pending<'a, 'q> {
             None => Ok(lookup(snapshot.names(), &name, query.qtype)),
         };
         let seek = match &found {
-            Ok(Lookup::Exists { zone, data }) => steered(snapshot, *zone, data, RecordType::from(query.qtype))
+            Ok(Lookup::Exists { data, .. }) => steered(snapshot, data, RecordType::from(query.qtype))
                 .map(|(stream, _)| Seek::begin(snapshot, stream, &asker)),
             _ => None,
         };
@@ -233,14 +233,14 @@ fn refused(header: Header, query: &Query<'_>) -> Option<u16> {
 }
 
 /// The stream at a name, where its addresses of the family that is asked for depend on the client.
-fn steered<'a>(snapshot: &'a Snapshot, zone: u32, data: &Data, qtype: RecordType) -> Option<(&'a SteeredName, Family)> {
+fn steered<'a>(snapshot: &'a Snapshot, data: &Data, qtype: RecordType) -> Option<(&'a SteeredName, Family)> {
     let stream = snapshot.stream(data.stream?);
     let family = match qtype {
         RecordType::A => Family::V4,
         RecordType::AAAA => Family::V6,
         _ => return None,
     };
-    let (fleet, _) = snapshot.fleet(zone);
+    let (fleet, _) = snapshot.fleet_for(stream);
     (stream.regions & fleet.declared(family) != 0).then_some((stream, family))
 }
 
@@ -363,7 +363,7 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
         if let Some(cname) = data.records(RecordType::CNAME) {
             return self.alias(cname, at);
         }
-        if let Some((stream, family)) = steered(self.snapshot, zone, data, qtype) {
+        if let Some((stream, family)) = steered(self.snapshot, data, qtype) {
             let find = || Whereabouts::find(self.snapshot, stream, &self.asker);
             let whereabouts = self.ahead.take().unwrap_or_else(find);
             let chosen = steer::choose(self.snapshot, stream, family, &whereabouts);
