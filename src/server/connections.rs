@@ -2,12 +2,12 @@
 //!
 //! When all seats are taken, the connection that is idle longest makes room: a server "MAY use zero timeouts when
 //! experiencing heavy load" (RFC 7766 §6.2.3), and clients must expect that a connection closes between queries, but
-//! have no better place to go when a new one is refused. Only when no connection is idle the new one is refused. A
-//! source that has its share is refused another, so that it can't push out other sources.
+//! have no better place to go when a new one is refused. When none is idle, one that never rests makes room; only when
+//! there is none of these either the new one is refused. A source that has its share is refused another, so that it can't push out other sources.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ const OVERLAP: usize = 16;
 /// Idle connections closed, at most, when the process has no more descriptors or memory.
 const SHORTAGE: usize = 32;
 
-/// In [`Seat::idle_since`]: in the middle of a message.
-const BUSY: u64 = u64::MAX;
+/// In [`Seat::since`], beside the time: in the middle of a message.
+const BUSY: u64 = 1 << 63;
 
 /// All connections of all listeners.
 pub struct Connections {
@@ -66,8 +66,10 @@ struct Table {
 struct Seat {
     stream: TcpStream,
     source: IpAddr,
-    /// By [`Connections::now`], or [`BUSY`].
-    idle_since: AtomicU64,
+    /// By [`Connections::now`]: since when it is idle, or with [`BUSY`], since when it has not been idle.
+    since: AtomicU64,
+    /// Evicted: it is closed at the end of its next turn.
+    leaving: AtomicBool,
 }
 
 /// A connection that has a seat; gives it back and closes the stream when dropped.
@@ -115,7 +117,8 @@ impl Connections {
             self.refused.fetch_add(1, Relaxed);
             return None;
         }
-        let seat = Arc::new(Seat { stream, source, idle_since: AtomicU64::new(self.now()) });
+        let (since, leaving) = (AtomicU64::new(self.now()), AtomicBool::new(false));
+        let seat = Arc::new(Seat { stream, source, since, leaving });
         let number = table.take(seat.clone());
         self.accepted.fetch_add(1, Relaxed);
         self.sockets.fetch_add(1, Relaxed);
@@ -133,10 +136,15 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that is idle longest. False when none is idle. The thread that has the connection is told by the end of the stream, and closes it. A query that has just come
+    /// Closes the connection that is idle longest; when none is idle, one that has not been idle for longer than a
+    /// message may take. False when there is none of either.
+    ///
+    /// The thread that has the connection is told by the end of the stream, and closes it. A query that has just come
     /// stands before that end and is still answered.
     fn evict_from(&self, table: &mut Table) -> bool {
-        let Some((number, seat)) = table.longest_idle() else { return false };
+        let restless = self.now().saturating_sub(self.limits.read.as_millis() as u64);
+        let Some((number, seat)) = table.longest_idle(restless) else { return false };
+        seat.leaving.store(true, Relaxed);
         // Fails when the peer has gone by itself.
         let _ = seat.stream.shutdown(Shutdown::Read);
         table.give_back(number, &seat);
@@ -189,13 +197,15 @@ impl Table {
         }
     }
 
-    fn longest_idle(&mut self) -> Option<(usize, Arc<Seat>)> {
+    /// `restless`: who has not been idle since then is taken when nobody is idle. A peer that begins its next message
+    /// before it reads an answer would else keep its seat for ever.
+    fn longest_idle(&mut self, restless: u64) -> Option<(usize, Arc<Seat>)> {
         let length = self.seats.len();
         let sample = (0..length.min(SAMPLE)).map(|i| (self.cursor + i) % length);
         let idle = sample.filter_map(|number| {
             let seat = self.seats[number].as_ref()?;
-            let since = seat.idle_since.load(Relaxed);
-            (since != BUSY).then_some((since, number, seat))
+            let since = seat.since.load(Relaxed);
+            (since < BUSY || since & !BUSY < restless).then_some((since, number, seat))
         });
         let longest = idle.min_by_key(|(since, ..)| *since).map(|(_, number, seat)| (number, seat.clone()));
         self.cursor = (self.cursor + SAMPLE) % length.max(1);
@@ -208,13 +218,22 @@ impl Permit {
         &self.seat.stream
     }
 
-    pub(super) fn busy(&self) {
-        self.seat.idle_since.store(BUSY, Relaxed);
+    /// `now`: by [`Connections::now`].
+    pub(super) fn busy(&self, now: u64) {
+        // Stored by the thread that has the connection alone.
+        if self.seat.since.load(Relaxed) < BUSY {
+            self.seat.since.store(now | BUSY, Relaxed);
+        }
+    }
+
+    /// To be closed, whatever the peer has still to say.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.seat.leaving.load(Relaxed)
     }
 
     /// `now`: by [`Connections::now`].
     pub(super) fn idle(&self, now: u64) {
-        self.seat.idle_since.store(now, Relaxed);
+        self.seat.since.store(now, Relaxed);
     }
 }
 
@@ -261,5 +280,28 @@ mod tests {
         client.read_to_end(&mut received).unwrap();
         assert_eq!(received, b"answer");
         assert_eq!(connections.usage(), Usage { open: 0, accepted: 1, refused: 0, evicted: 1 });
+    }
+
+    #[test]
+    fn who_is_busy_keeps_its_seat_for_as_long_as_a_message_may_take_unless_others_are_idle() {
+        let limits = TcpLimits { read: Duration::from_millis(20), ..TcpLimits::default() };
+        let connections = Arc::new(Connections::new(limits));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        let permits: Vec<_> =
+            (0..3).map(|_| connections.admit(listener.accept().unwrap().0, [192, 0, 2, 1].into())).collect();
+        let permits: Vec<Permit> = permits.into_iter().map(Option::unwrap).collect();
+        permits[0].busy(connections.now());
+        permits[1].busy(connections.now());
+        let leaving = || permits.iter().map(Permit::is_leaving).collect::<Vec<_>>();
+        connections.make_room();
+        assert_eq!(leaving(), [false, false, true]);
+        connections.make_room();
+        assert_eq!(leaving(), [false, false, true], "none is idle, and none has been busy for long");
+        std::thread::sleep(Duration::from_millis(60));
+        permits[1].idle(connections.now());
+        permits[1].busy(connections.now());
+        connections.make_room();
+        assert_eq!(leaving(), [true, false, true], "the other has rested since");
     }
 }

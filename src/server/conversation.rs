@@ -14,11 +14,14 @@ use crate::answer::{Client, Outcome};
 const PREFIX: usize = 2;
 /// Longest message (RFC 1035 §4.2.2), in or out.
 const MESSAGE: usize = u16::MAX as usize;
-/// Bytes read in one turn. With a message that is not whole yet, a connection holds at most 80 KiB.
+/// Bytes read in one turn. With a message that is not whole yet, a connection holds at most 84 KiB.
 const READ: usize = 16 << 10;
 /// Answers gathered for one write, unless a single one is longer. It bounds what a peer that does not read can make
 /// us hold.
 const WRITE: usize = 16 << 10;
+
+/// What is held grows by so many bytes.
+const PAGE: usize = 4 << 10;
 
 /// Buffers of a worker.
 pub(super) struct Scratch {
@@ -95,6 +98,8 @@ impl Conversation {
             Err(_) => return Turn::Over { unsent: 0 },
         };
         if self.is_in_message() {
+            // By pages: neither for each byte that trickles in, nor twice what is needed.
+            self.held.reserve_exact((self.held.len() + n).next_multiple_of(PAGE) - self.held.len());
             self.held.extend_from_slice(&input[..n]);
             return self.answer_held(stream, snapshot, pipeline, output);
         }
@@ -136,6 +141,10 @@ impl Conversation {
         let (consumed, turn) = self.answer(&held, stream, snapshot, pipeline, output);
         if consumed < held.len() {
             held.drain(..consumed);
+            // A long message that was answered leaves a large buffer behind.
+            if held.capacity() > 2 * held.len().max(READ) {
+                held.shrink_to_fit();
+            }
             self.held = held;
         }
         turn
@@ -302,9 +311,9 @@ mod tests {
         let message = query(1, &vec![b'q'; MESSAGE - 12]);
         let mut rig = Rig::new(&[&[0xFF, 0xFF][..], &message].concat().repeat(4), 0);
         while rig.turn() != Turn::Unsent {
-            assert!(rig.talk.held.len() <= PREFIX + MESSAGE + READ);
+            assert!(rig.talk.held.capacity() <= PREFIX + MESSAGE + READ + PAGE);
         }
-        assert!(rig.talk.held.len() <= READ && rig.talk.unsent.len() <= WRITE + PREFIX + MESSAGE);
+        assert!(rig.talk.held.capacity() <= 2 * READ && rig.talk.unsent.capacity() <= WRITE + PREFIX + MESSAGE);
     }
 
     #[test]

@@ -250,23 +250,29 @@ impl Worker {
                 self.close(number);
             }
             _ if !watched => self.close(number),
+            // It has made room for another, and what it was owed it has.
+            Turn::More if permit.is_leaving() => self.close(number),
             Turn::More => {
-                permit.busy();
+                permit.busy(self.now);
                 *queued = true;
                 self.again.push(number);
                 self.set_deadline(number, self.connections.limits.read);
             }
             Turn::Unsent => {
-                permit.busy();
+                permit.busy(self.now);
                 // The peer reads slowly. It has this time for all of it.
                 if !had_unsent {
                     self.set_deadline(number, self.connections.limits.read);
                 }
             }
             // One message is finished, not all that may follow.
-            Turn::Rest { answered } if self.stopping && (answered || !talk.is_in_message()) => self.close(number),
+            Turn::Rest { answered }
+                if (self.stopping || permit.is_leaving()) && (answered || !talk.is_in_message()) =>
+            {
+                self.close(number)
+            }
             Turn::Rest { answered } if talk.is_in_message() => {
-                permit.busy();
+                permit.busy(self.now);
                 // The first bytes of a message; its later ones get no further delay.
                 if answered || !was_in_message {
                     self.set_deadline(number, self.connections.limits.read);
