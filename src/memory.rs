@@ -2,6 +2,8 @@
 //!
 //! Two system interfaces that have no safe wrapper; each function says what makes its call sound.
 
+use crate::geo;
+
 /// From this size on an allocation is a mapping of its own, which goes back to the system when it is freed. Smaller ones
 /// are made by verdicts too, which should not cost a system call.
 #[cfg(target_env = "gnu")]
@@ -21,9 +23,24 @@ pub fn return_large_tables() {
     }
 }
 
-/// Drops the pages of a table that is compiled into the program: what was read once does not count as memory in use any
-/// more. Whoever reads it later gets the same bytes from the file again.
-pub fn forget_pages(table: &'static [u8]) {
+/// A table that is compiled into the program.
+#[derive(Clone, Copy)]
+pub enum Compiled {
+    World,
+    Cities,
+}
+
+/// Drops the pages of a table: what was read once does not count as memory in use any more. Whoever reads it later gets the
+/// same bytes from the file again.
+pub fn forget(table: Compiled) {
+    forget_pages(match table {
+        Compiled::World => geo::WORLD,
+        Compiled::Cities => geo::cities::TABLE.as_bytes(),
+    });
+}
+
+/// For tables that are compiled into the program only: others would lose what stands in them.
+fn forget_pages(table: &'static [u8]) {
     #[cfg(target_os = "linux")]
     {
         // A page is at least this large everywhere, and the borders of any larger one are among those of this one; where

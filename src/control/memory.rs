@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot::error::TryRecvError;
+
 use super::aside::{self, Job};
 use super::regions::Regions;
 use crate::state::keeper::Keeper;
@@ -43,7 +45,8 @@ impl Memory {
             self.changed(now);
         }
         if self.due.is_some_and(|due| due <= now) {
-            if self.writing.as_ref().is_some_and(|writing| writing.is_empty() && !writing.is_terminated()) {
+            // Closed without an outcome: there was no thread for it, or it panicked.
+            if self.writing.as_mut().is_some_and(|writing| matches!(writing.try_recv(), Err(TryRecvError::Empty))) {
                 self.due = Some(now + PAUSE);
                 return;
             }
@@ -57,7 +60,7 @@ impl Memory {
 
     /// Hands everything over before the end; the keeper writes it while it is dropped.
     pub async fn write_now(&mut self, beliefs: &Beliefs, regions: &Regions) {
-        if let Some(writing) = self.writing.take() {
+        if let Some(writing) = self.writing.take().filter(|writing| !writing.is_terminated()) {
             // A panic of it was printed; what it was to write is written now.
             let _ = writing.await;
         }

@@ -3,7 +3,7 @@
 //! Zones that share a fleet share this too: a region that ten thousand zones have in common is looked at once. Regions are
 //! known by the names of zone and region, so a reload loses nothing of them. Time is passed in.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const GONE: usize = 256;
 /// Of the last probes of a region's servers, the part that may fail while it comes back. Packets get lost.
 const FAILING: f64 = 0.05;
 
-/// Of the zones of a fleet so many are written down with a ramp: enough that it outlives the edit of some of them.
+/// Of the zones of a fleet so many are written down with a ramp: enough that it outlives the removal of some of them.
 const WITNESSES: usize = 8;
 
 /// Fleet and region by position.
@@ -41,8 +41,11 @@ pub struct Regions {
     own: HashMap<Arc<str>, Crew>,
     /// Those to look at again as time passes.
     moving: BTreeSet<At>,
-    gone: HashMap<(Arc<str>, Arc<str>), Course>,
+    gone: Gone,
 }
+
+/// By labels of zone and region.
+type Gone = HashMap<(Arc<str>, Arc<str>), Course>;
 
 /// What the zones of a fleet go through together.
 #[derive(Clone)]
@@ -51,6 +54,8 @@ struct Crew {
     zones: Vec<Arc<str>>,
     regions: Vec<Course>,
     night: Night,
+    /// Of one zone that was set apart from those like it.
+    alone: bool,
 }
 
 /// Whether a region was up lately.
@@ -117,6 +122,7 @@ impl Regions {
     /// going on though the snapshot has them share a fleet: to be set apart in it, see [`Regions::set_apart`].
     pub fn replace(&mut self, snapshot: &Snapshot) -> Vec<u32> {
         let before = std::mem::take(&mut self.crews);
+        // Who was set apart may be like the others again; that is found out anew.
         let crew_of: HashMap<&Arc<str>, usize> =
             before.iter().enumerate().flat_map(|(c, crew)| crew.zones.iter().map(move |zone| (zone, c))).collect();
         self.zones = (0..).zip(snapshot.zones()).map(|(z, served)| (served.zone.label(), z)).collect();
@@ -124,23 +130,27 @@ impl Regions {
         self.zones.iter().for_each(|(name, z)| names[*z as usize] = Arc::clone(name));
         self.own.clear();
         let mut alone = vec![];
-        let mut gone = std::mem::take(&mut self.gone);
         for fleet in 0..snapshot.fleets() {
             let zones: Vec<Arc<str>> = snapshot.zones_of(fleet).map(|z| Arc::clone(&names[z as usize])).collect();
-            let first = zones.iter().find_map(|zone| crew_of.get(zone).copied());
-            let regions = &snapshot.sample(fleet).regions;
-            for zone in &zones {
-                let Some(own) = crew_of.get(zone).copied().filter(|own| Some(*own) != first) else { continue };
-                let apart = [Some(own), first].into_iter().flatten().any(|crew| before[crew].is_moving());
-                if apart {
-                    alone.push(self.zones[zone]);
-                    let crew = Crew::following(Some(&before[own]), vec![Arc::clone(zone)], regions, &mut gone);
-                    self.own.insert(Arc::clone(zone), crew);
+            let known = |zone: &Arc<str>| crew_of.get(zone).map(|crew| (*crew, &before[*crew]));
+            let mut groups = Group::of(&zones, &snapshot.sample(fleet).regions, known, &self.gone);
+            // What most of them go through is what they share.
+            let most = (0..groups.len()).rev().max_by_key(|group| groups[*group].zones.len());
+            let Some(most) = most.map(|most| groups.swap_remove(most)) else { continue };
+            self.crews.push(Crew { zones, ..most.crew });
+            for Group { crew, zones } in groups {
+                for zone in zones {
+                    alone.push(self.zones[&zone]);
+                    self.own.insert(Arc::clone(&zone), Crew { zones: vec![zone], ..crew.clone() });
                 }
             }
-            let first = first.map(|crew| &before[crew]);
-            self.crews.push(Crew::following(first, zones, regions, &mut gone));
         }
+        alone.sort_unstable();
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|(zone, region), _| {
+            let now = self.zones.get(zone).map(|z| &snapshot.zones()[*z as usize].zone.regions);
+            !now.into_iter().flatten().any(|there| there.name == *region)
+        });
         for crew in before.iter().filter(|crew| crew.is_moving()) {
             for zone in &crew.zones {
                 let now = self.zones.get(zone).map(|z| &snapshot.zones()[*z as usize].zone.regions);
@@ -173,9 +183,12 @@ impl Regions {
                     shared.zones.retain(|zone| *zone != name);
                     Crew { zones: vec![Arc::clone(&name)], ..shared.clone() }
                 });
-                self.crews.extend(self.own.remove(&name).or(shared));
+                let own = self.own.remove(&name).or(shared);
+                self.crews.extend(own.map(|own| Crew { alone: true, ..own }));
             }
         }
+        // A fleet that no zone shares any more goes nowhere.
+        self.moving.retain(|(fleet, _)| !self.crews[*fleet as usize].zones.is_empty());
         let new: Vec<At> = fleets.flat_map(|fleet| self.of_fleet(fleet)).collect();
         self.moving.extend(&new);
         new
@@ -183,12 +196,7 @@ impl Regions {
 
     /// The zones that had a way of their own before a restart, though they share a fleet.
     pub fn went_alone(&self, snapshot: &Snapshot, saved: &[SavedRamp]) -> Vec<u32> {
-        let all: HashSet<(&str, &str)> = saved.iter().map(|ramp| (&*ramp.zone, &*ramp.region)).collect();
-        let alone = saved.iter().filter(|ramp| {
-            let crew = self.zones.get(&ramp.zone).map(|zone| &self.crews[snapshot.fleet_of(*zone) as usize]);
-            crew.is_some_and(|crew| !crew.witnesses().all(|zone| all.contains(&(&**zone, &*ramp.region))))
-        });
-        self.sharing(snapshot, alone.map(|ramp| &*ramp.zone))
+        self.sharing(snapshot, saved.iter().filter(|ramp| ramp.alone).map(|ramp| &*ramp.zone))
     }
 
     /// Goes on with what was under way before a restart.
@@ -210,21 +218,27 @@ impl Regions {
 
     /// What is under way, to be kept over a restart.
     pub fn ramps(&self) -> Vec<SavedRamp> {
-        let courses = self.crews.iter().flat_map(|crew| crew.regions.iter().map(move |course| (crew, course)));
-        let saved = courses.flat_map(|(crew, course)| {
-            let leaving = course.is_leaving().then(|| course.share.part());
-            let (done, over) = match &course.ramp {
-                Some(ramp) => (ramp.done(), ramp.over()),
-                None => (Duration::ZERO, course.over),
-            };
-            let under_way = leaving.is_some() || course.ramp.is_some();
-            crew.witnesses().filter(move |_| under_way).map(move |zone| SavedRamp {
-                zone: Arc::clone(zone),
-                region: Arc::clone(&course.name),
-                progress_s: done.as_secs_f64(),
-                of_s: over.as_secs_f64(),
-                left: leaving,
-            })
+        let shared = self.crews.iter().any(|crew| !crew.alone && crew.regions.iter().any(Course::is_under_way));
+        let saved = self.crews.iter().flat_map(|crew| {
+            // Of a zone set apart also that nothing is under way in it, where something may be in those like it: a ramp
+            // that is over.
+            let tells = move |course: &&Course| course.is_under_way() || crew.alone && shared;
+            let ramps = crew.regions.iter().filter(tells).flat_map(move |course| {
+                let (done, over) = match &course.ramp {
+                    Some(ramp) => (ramp.done(), ramp.over()),
+                    None if course.is_leaving() => (Duration::ZERO, course.over),
+                    None => (course.over, course.over),
+                };
+                crew.zones.iter().take(WITNESSES).map(move |zone| SavedRamp {
+                    zone: Arc::clone(zone),
+                    region: Arc::clone(&course.name),
+                    progress_s: done.as_secs_f64(),
+                    of_s: over.as_secs_f64(),
+                    left: course.is_leaving().then(|| course.share.part()),
+                    alone: crew.alone,
+                })
+            });
+            ramps
         });
         saved.collect()
     }
@@ -236,7 +250,9 @@ impl Regions {
 
     /// All regions of a fleet, by position.
     pub fn of_fleet(&self, fleet: u32) -> impl Iterator<Item = At> + use<> {
-        (0..self.crews[fleet as usize].regions.len()).map(move |region| (fleet, region as u8))
+        let crew = &self.crews[fleet as usize];
+        let regions = if crew.zones.is_empty() { 0 } else { crew.regions.len() };
+        (0..regions).map(move |region| (fleet, region as u8))
     }
 
     /// Those that change as time passes.
@@ -262,6 +278,9 @@ impl Regions {
         for &at in touched {
             let is = up(after, at);
             let crew = &mut self.crews[at.0 as usize];
+            if crew.zones.is_empty() {
+                continue;
+            }
             let course = &mut crew.regions[usize::from(at.1)];
             let Some(was) = course.up.replace(is) else {
                 if is.contains(&true) && crew.night == Night::Dark {
@@ -356,28 +375,68 @@ impl Regions {
     }
 }
 
-impl Crew {
-    /// Of these zones; what went on in a crew before, or in regions that were gone, goes on.
-    fn following(
-        before: Option<&Crew>,
-        zones: Vec<Arc<str>>,
+/// Zones of a fleet that go through the same, before they are given a crew.
+struct Group {
+    crew: Crew,
+    zones: Vec<Arc<str>>,
+}
+
+impl Group {
+    /// Sorts the zones of a fleet. `known`: the crew that a zone was in, by number.
+    fn of<'c>(
+        zones: &[Arc<str>],
         regions: &[Region],
-        gone: &mut HashMap<(Arc<str>, Arc<str>), Course>,
-    ) -> Crew {
+        known: impl Fn(&Arc<str>) -> Option<(usize, &'c Crew)>,
+        gone: &Gone,
+    ) -> Vec<Group> {
+        let mut groups: Vec<Group> = vec![];
+        // By crew before: the group. Zones of one crew go through the same, but for regions that come back.
+        let mut group_of: HashMap<Option<usize>, usize> = HashMap::new();
+        // New zones last: what is known of those like them is more than nothing.
+        let (old, new): (Vec<_>, Vec<_>) = zones.iter().partition(|zone| known(zone).is_some());
+        for zone in old.into_iter().chain(new) {
+            let before = known(zone);
+            let number = before.map(|(number, _)| number);
+            let is_back = |region: &Region| gone.contains_key(&(Arc::clone(zone), Arc::clone(&region.name)));
+            let returns = !gone.is_empty() && regions.iter().any(is_back);
+            let group = group_of.get(&number).copied().filter(|_| !returns).unwrap_or_else(|| {
+                let crew = Crew::following(before.map(|(_, crew)| crew), zone, regions, gone);
+                let alike = groups.iter().position(|group| group.crew.goes_with(&crew));
+                alike.unwrap_or_else(|| {
+                    groups.push(Group { crew, zones: vec![] });
+                    groups.len() - 1
+                })
+            });
+            if !returns {
+                group_of.insert(number, group);
+            }
+            groups[group].zones.push(Arc::clone(zone));
+        }
+        groups
+    }
+}
+
+impl Crew {
+    /// Of one zone; what went on in its crew before, or in regions that were gone, goes on.
+    fn following(before: Option<&Crew>, zone: &Arc<str>, regions: &[Region], gone: &Gone) -> Crew {
         let course = |region: &Region| {
-            let known = before.and_then(|crew| crew.regions.iter().find(|course| course.name == region.name)).cloned();
-            let names = zones.iter().filter(|_| known.is_none() && !gone.is_empty());
-            let back = |zone: &Arc<str>| (Arc::clone(zone), Arc::clone(&region.name));
-            let was = names.map(back).find(|name| gone.contains_key(name)).and_then(|name| gone.remove(&name));
-            let known = known.or(was);
+            let known = before.and_then(|crew| crew.regions.iter().find(|course| course.name == region.name));
+            let was = || gone.get(&(Arc::clone(zone), Arc::clone(&region.name)));
+            let known = known.or_else(was).cloned();
             Course { over: region.ramp, ..known.unwrap_or_else(|| Course::new(&region.name)) }
         };
         let regions = regions.iter().map(course).collect();
-        Crew { zones, regions, night: before.map_or(Night::Day, |crew| crew.night) }
+        Crew { zones: vec![], regions, night: before.map_or(Night::Day, |crew| crew.night), alone: false }
     }
 
-    fn witnesses(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.zones.iter().take(WITNESSES)
+    /// Whether what goes on in one can be taken for what goes on in the other, of the same regions.
+    fn goes_with(&self, other: &Crew) -> bool {
+        let alike = |(a, b): (&Course, &Course)| {
+            let seen = |up: Option<[bool; 2]>| up.unwrap_or([true; 2]).contains(&true);
+            let steady = a.ramp.is_none() && b.ramp.is_none() && (a.mode, a.share) == (b.mode, b.share);
+            steady && (a.up == b.up || seen(a.up) && seen(b.up))
+        };
+        self.night == other.night && self.regions.iter().zip(&other.regions).all(alike)
     }
 
     /// Whether one of its regions is not steady.
@@ -426,6 +485,10 @@ impl Course {
 
     fn is_leaving(&self) -> bool {
         matches!(self.mode, Mode::Draining | Mode::Drained)
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.is_leaving() || self.ramp.is_some()
     }
 
     /// Brings mode and share up to now.

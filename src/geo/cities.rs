@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use icu_normalizer::DecomposingNormalizer;
 
 use super::{CountryCode, Point, countries};
-use crate::memory;
+use crate::memory::{self, Compiled};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct City {
@@ -156,7 +156,7 @@ pub(super) fn fold(name: &str) -> String {
     out
 }
 
-static TABLE: &str = include_str!("../../geoip/cities.tsv");
+pub(crate) static TABLE: &str = include_str!("../../geoip/cities.tsv");
 
 /// A line of the table.
 #[derive(Clone, Copy)]
@@ -200,7 +200,7 @@ fn table() -> &'static Index {
             TABLE.lines().flat_map(|line| Row(line).keys()).map(|key| (first_letters(key), key)).collect();
         keys.sort_unstable_by_key(|&(letters, key)| (letters, key, position(key)));
         let keys = keys.iter().map(|(_, key)| position(key)).collect();
-        memory::forget_pages(TABLE.as_bytes());
+        memory::forget(Compiled::Cities);
         Index { keys }
     });
     &INDEX

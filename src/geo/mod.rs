@@ -25,6 +25,7 @@ mod schema;
 mod table;
 
 pub use atlas::{Atlas, CellId, Located, Search};
+pub(crate) use database::WORLD;
 pub use database::{Database, FileInfo, Found, Origin, Told, expand};
 pub use places::{Place, PlaceId, Places};
 pub use point::Point;

@@ -43,8 +43,8 @@ impl Hash for Likeness<'_> {
     /// Of a region little is enough: equality looks at all of it, and lists that are shared are equal at a glance.
     fn hash<H: Hasher>(&self, state: &mut H) {
         for region in self.regions {
-            (&region.name, region.servers.len(), region.servers.first().map(|server| (server.a, server.aaaa)))
-                .hash(state);
+            let first = region.servers.first().map(|server| (server.a, server.aaaa));
+            (&region.name, region.servers.len(), first, &region.check, region.min_up, region.ramp).hash(state);
         }
         (&self.uses, &self.answers).hash(state);
     }

@@ -112,3 +112,66 @@ async fn after_a_restart_each_goes_on_where_it_was() {
         rig.end().await;
     }
 }
+
+fn force_down(region: &str, zone: &str) -> Draft {
+    Draft { zone: Some(zone.into()), action: Action::ForceDown, ..drain(region, Duration::ZERO) }
+}
+
+#[tokio::test]
+async fn a_region_forced_down_in_the_first_zone_moves_nobody_else_at_a_reload() {
+    let mut rig = rig(false);
+    rig.run();
+    rig.order(force_down("eu", "a.example")).await.unwrap();
+    for _ in 0..2 {
+        rig.reload().await.await.unwrap().unwrap();
+        assert_eq!(modes(&rig), [Mode::Steady; 3]);
+        let up: Vec<bool> = (0..3).map(|zone| rig.published.load().fleet(zone).1.up(Family::V4) & 1 == 1).collect();
+        assert_eq!(up, [false, true, true]);
+    }
+    assert_eq!(rig.kinds(4)[2..], [Kind::Reloaded; 2], "nothing else has happened");
+}
+
+#[tokio::test]
+async fn what_most_zones_go_through_is_shared_whichever_comes_first() {
+    let mut rig = rig(false);
+    rig.run();
+    rig.order(drain("eu", Duration::ZERO)).await.unwrap();
+    rig.order(force_down("us", "a.example")).await.unwrap_err();
+    rig.order(Draft { anyway: true, ..force_down("us", "a.example") }).await.unwrap();
+    rig.reload().await.await.unwrap().unwrap();
+    assert_eq!(modes(&rig), [Mode::Drained; 3]);
+    assert_eq!(rig.published.load().fleets(), 2, "only the odd one is set apart");
+}
+
+#[tokio::test]
+async fn a_shared_ramp_outlives_a_restart_beside_a_zone_that_is_forced_up() {
+    let state = tempdir().unwrap();
+    for restart in [false, true] {
+        let mut rig = rig(false);
+        rig.keep_in(state.path());
+        rig.run();
+        if !restart {
+            rig.order(drain("eu", Duration::ZERO)).await.unwrap();
+            rig.lift(Lift::Drains { subject: Subject::Region("eu".into()), zone: None }).await.unwrap();
+            assert_eq!(modes(&rig), [Mode::Ramping; 3]);
+            rig.order(Draft { action: Action::ForceUp, ..drain_of("a.example") }).await.unwrap();
+        }
+        assert_eq!(modes(&rig), [Mode::Steady, Mode::Ramping, Mode::Ramping], "restarted: {restart}");
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn when_every_zone_is_apart_their_fleet_is_told_of_no_more() {
+    let mut rig = rig(true);
+    rig.run();
+    for zone in ["a.example", "b.example", "c.example"] {
+        rig.order(Draft { action: Action::ForceUp, ..drain_of(zone) }).await.unwrap();
+    }
+    rig.say(rig.target(1), Verdict::Down).await;
+    rig.view().await;
+    rig.kinds(5);
+    let lost = rig.journal.since(0, 50).into_iter().filter(|told| told.note.kind == Kind::RegionDown);
+    let lost: Vec<_> = lost.map(|told| told.note.cause.to_string()).collect();
+    assert_eq!(lost, ["A: 0 of 1 servers up, 1 needed; in 3 zones"]);
+}
