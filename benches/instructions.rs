@@ -143,7 +143,7 @@ fn with_verdicts(snapshot: &'static Snapshot) -> Snapshot {
 
 fn halve(snapshot: &Snapshot) -> Snapshot {
     let half = Standing { share: Share::of(0.5), ..Standing::default() };
-    snapshot.with_standings([(1, 3, half)])
+    snapshot.with_standings([((1, 3), half)])
 }
 
 #[library_benchmark]

@@ -116,11 +116,6 @@ fn criterion(database: &Arc<Database>, words: &[String]) {
             group.bench_function(kind.name, |bencher| bencher.iter_custom(|count| course.run(one_by_one, count)));
             let name = format!("{}, in stages", kind.name);
             group.bench_function(name, |bencher| bencher.iter_custom(|count| course.run(in_stages, count)));
-            if kind.name == "subnet_v4" {
-                group.bench_function("template_copy", |bencher| {
-                    bencher.iter_custom(|count| course.run(template, count))
-                });
-            }
             group.finish();
         },
     );
@@ -128,8 +123,7 @@ fn criterion(database: &Arc<Database>, words: &[String]) {
 }
 
 fn is_meant(kind: &Kind, words: &[String]) -> bool {
-    words.is_empty()
-        || words.iter().any(|word| kind.name.contains(word.as_str()) || "template_copy".contains(word.as_str()))
+    words.is_empty() || words.iter().any(|word| kind.name.contains(word))
 }
 
 /// Slices of some milliseconds, the variants in turns, so that a slow moment of the machine meets all of them.

@@ -133,7 +133,7 @@ fn wide() -> String {
     for region in 0..64 {
         // Eight by eight over the lands of the Earth, roughly.
         let (row, column) = (region / 8, region % 8);
-        let (lat, lon) = (60 - row * 14, 45 * column + 7 * row - 170);
+        let (lat, lon) = (60 - row * 14, (45 * column + 7 * row) % 360 - 180);
         write!(text, "[region.r{region}]\nat = [{lat}, {lon}]\na = [\"10.0.{region}.1\", \"10.0.{region}.2\"]\n")
             .expect("room in memory");
     }

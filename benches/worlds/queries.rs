@@ -103,7 +103,7 @@ pub const KINDS: [Kind; 22] = [
     Kind { world: World::Wide, ..rich("regions_64", "live.wide.example", A, Gives::Records(2)) },
     Kind { world: World::WideHalfDown, ..rich("half_down", "live.wide.example", A, Gives::Records(2)) },
     // Those for which the client makes no difference.
-    fixed("static", "static.rich.example", A, Gives::Records(2)),
+    fixed("fixed", "static.rich.example", A, Gives::Records(2)),
     fixed("wildcard", "#.wild.rich.example", TXT, Gives::Records(1)),
     fixed("referral", "#.child.rich.example", A, Gives::Code(0)),
     fixed("nodata", "static.rich.example", AAAA, Gives::Code(0)),
@@ -132,6 +132,11 @@ impl Prepared {
 impl Kind {
     pub fn named(name: &str) -> &'static Kind {
         const { &KINDS }.iter().find(|kind| kind.name == name).expect("the name of a kind")
+    }
+
+    /// Whether the answer depends on where the client is.
+    pub fn is_steered(&self) -> bool {
+        self.distinct != STATIC
     }
 
     /// The distinct queries, at most `limit`; but never fewer than a batch, so that batches are full.
