@@ -1,6 +1,6 @@
 # What CI runs, and what a contributor runs: the same.
 
-.PHONY: test lint tools
+.PHONY: test lint tools counts
 
 test: tools lint
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
@@ -15,3 +15,7 @@ lint:
 # The real clients that the tests ask with; installed from Debian when missing.
 tools:
 	@packaging/test-tools
+
+# Instructions beside the committed ones; fails where they rose by more than 5 %. Deterministic, so a busy machine may run it.
+counts:
+	@benches/instructions/compare

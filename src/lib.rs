@@ -22,6 +22,7 @@
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`agent`]: heartbeats from beside a stream server.
+//! * `memory`: what a load needed and rest does not goes back to the system.
 //! * [`demo`]: toy stream origins for the `demo` command.
 #![deny(unsafe_code)]
 
@@ -36,6 +37,9 @@ pub mod explain;
 pub mod geo;
 pub mod health;
 pub mod journal;
+// mallopt and madvise have no safe wrappers; see the module.
+#[allow(unsafe_code)]
+mod memory;
 pub mod node;
 pub mod orders;
 pub mod server;

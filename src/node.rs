@@ -62,6 +62,8 @@ pub enum StartError {
         cause: io::Error,
     },
     Keys(Unusable),
+    /// A CPU of `cpus` that threads cannot be bound to.
+    Cpu(u16),
     /// The system gives no thread or file descriptor.
     System(io::Error),
 }
@@ -87,6 +89,11 @@ impl fmt::Display for StartError {
             StartError::Keys(cause) => {
                 let help = "`keys` in [heartbeat] names the file; `meridian agent --new-key NAME` prints a line for it";
                 write!(f, "the keys of heartbeats cannot be used: {cause}\n  help: {help}")
+            }
+            StartError::Cpu(cpu) => {
+                let help =
+                    "`lscpu -e` lists the CPUs, `taskset -p $$` those that are allowed; mend `cpus` in meridian.toml";
+                write!(f, "threads cannot be bound to CPU {cpu}: there is none, or it is not allowed\n  help: {help}")
             }
             StartError::System(error) => write!(f, "not started: {error}"),
         }
@@ -121,9 +128,9 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
+    let Settings { listen, workers, cpus, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
-    let bound = if own.is_sound() { Some(bind(&listen, workers, admin_address).await?) } else { None };
+    let bound = if own.is_sound() { Some(bind(&listen, workers, cpus, admin_address).await?) } else { None };
     let heartbeat = heartbeat.filter(|_| own.is_sound());
     let receiver = heartbeat.as_ref().map(|heartbeat| {
         let address = heartbeat.listen;
@@ -237,10 +244,15 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
 async fn bind(
     listen: &[SocketAddr],
     workers: Option<NonZeroU16>,
+    cpus: Vec<u16>,
     admin: SocketAddr,
 ) -> Result<(Sockets, TcpListener), StartError> {
-    let workers = workers.map_or_else(|| available_parallelism().map_or(1, usize::from), |n| usize::from(n.get()));
-    let sockets = server::bind(listen, workers).map_err(StartError::Bind)?;
+    if let Some(cpu) = server::cpus::first_unusable(&cpus) {
+        return Err(StartError::Cpu(cpu));
+    }
+    let cores = || if cpus.is_empty() { available_parallelism().map_or(1, usize::from) } else { cpus.len() };
+    let workers = workers.map_or_else(cores, |n| usize::from(n.get()));
+    let sockets = server::bind(listen, workers).map_err(StartError::Bind)?.on_cpus(cpus);
     let listener = TcpListener::bind(admin).await.map_err(|cause| StartError::Admin { address: admin, cause })?;
     Ok((sockets, listener))
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::ops::Index;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +14,7 @@ use crate::config::settings::Family;
 use crate::health::judge::Ruling;
 use crate::health::{Target, Verdict};
 use crate::orders::Order;
+use crate::snapshot::chunks::Chunks;
 use crate::snapshot::{Snapshot, TargetId};
 use crate::state::verdicts::{Saved, check_digest};
 use crate::status::OrderStatus;
@@ -33,22 +35,64 @@ pub struct Belief {
     pub damped: Option<SystemTime>,
 }
 
-/// What is believed of the targets; a target that is not in it has not been heard of.
-pub type Beliefs = HashMap<Target, Belief>;
+/// What is believed of the targets; a target that is not in it has not been heard of. A copy shares all that is not
+/// changed afterwards.
+#[derive(Clone, Default)]
+pub struct Beliefs {
+    places: Arc<HashMap<Target, u32>>,
+    /// By place.
+    beliefs: Chunks<Option<Belief>>,
+}
+
+impl Beliefs {
+    /// Of these targets, of which nothing is believed yet but what `known` tells.
+    fn of(targets: &[Target], known: impl Fn(&Target) -> Option<Belief>) -> Beliefs {
+        let places = targets.iter().cloned().zip(0..).collect();
+        Beliefs { places: Arc::new(places), beliefs: targets.iter().map(known).collect() }
+    }
+
+    pub fn new() -> Beliefs {
+        Beliefs::default()
+    }
+
+    pub fn get(&self, target: &Target) -> Option<&Belief> {
+        self.beliefs.get(*self.places.get(target)? as usize).as_ref()
+    }
+
+    pub fn contains_key(&self, target: &Target) -> bool {
+        self.get(target).is_some()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Target, &Belief)> {
+        self.places.iter().filter_map(|(target, place)| Some((target, self.beliefs.get(*place as usize).as_ref()?)))
+    }
+}
+
+impl FromIterator<(Target, Belief)> for Beliefs {
+    fn from_iter<I: IntoIterator<Item = (Target, Belief)>>(known: I) -> Beliefs {
+        let known: HashMap<Target, Belief> = known.into_iter().collect();
+        let targets: Vec<Target> = known.keys().cloned().collect();
+        Beliefs::of(&targets, |target| known.get(target).cloned())
+    }
+}
+
+impl Index<&Target> for Beliefs {
+    type Output = Belief;
+
+    /// Panics for a target that was not heard of.
+    fn index(&self, target: &Target) -> &Belief {
+        self.get(target).expect("it was heard of")
+    }
+}
 
 pub struct World {
-    /// Shared with the views given out; changing it copies it only while one of them is still looked at.
-    beliefs: Arc<Beliefs>,
-    /// The targets of the published snapshot.
-    known: HashMap<Target, Known>,
+    beliefs: Beliefs,
+    /// The targets of the published snapshot, by place of their beliefs.
+    known: Vec<Known>,
 }
 
-/// A target of the published snapshot.
-struct Known {
-    id: TargetId,
-    /// The servers it stands for, for people: `london of stream.example. (192.0.2.11 2001:db8::11)`.
-    of: Arc<str>,
-}
+/// The servers that a target stands for, for people: `london of stream.example. (192.0.2.11 2001:db8::11)`.
+type Known = Arc<str>;
 
 /// The world at one instant, for who explains it.
 #[derive(Clone)]
@@ -79,28 +123,23 @@ impl View {
 impl World {
     /// Nothing is believed yet of the snapshot's targets.
     pub fn new(snapshot: &Snapshot) -> World {
-        let mut world = World { beliefs: Arc::default(), known: HashMap::new() };
+        let mut world = World { beliefs: Beliefs::default(), known: vec![] };
         world.replace(snapshot);
         world
     }
 
     /// Takes what a reload brought, and forgets targets that are gone.
     pub fn replace(&mut self, snapshot: &Snapshot) {
-        let servers = servers(snapshot);
-        self.known = ids(snapshot)
-            .zip(servers)
-            .map(|((id, target), of)| (target.clone(), Known { id, of: of.into() }))
-            .collect();
-        let World { beliefs, known } = self;
-        Arc::make_mut(beliefs).retain(|target, _| known.contains_key(target));
+        self.known = servers(snapshot).into_iter().map(Arc::from).collect();
+        self.beliefs = Beliefs::of(snapshot.targets(), |target| self.beliefs.get(target).cloned());
     }
 
     /// Notes a verdict. Gives the target's position in the published snapshot, and the servers it stands for; `None` for
     /// a target that is not of it, whose probe ended after the reload that removed it.
     pub fn believe(&mut self, target: &Target, belief: Belief) -> Option<(TargetId, Arc<str>)> {
-        let Known { id, of } = self.known.get(target)?;
-        Arc::make_mut(&mut self.beliefs).insert(target.clone(), belief);
-        Some((*id, Arc::clone(of)))
+        let place = *self.beliefs.places.get(target)?;
+        *self.beliefs.beliefs.get_mut(place as usize) = Some(belief);
+        Some((TargetId(place), Arc::clone(&self.known[place as usize])))
     }
 
     /// What a ruling makes of a target; the time of its verdict is that of the first ruling that said so.
@@ -140,7 +179,7 @@ impl World {
     }
 
     pub fn beliefs(&self) -> Arc<Beliefs> {
-        Arc::clone(&self.beliefs)
+        Arc::new(self.beliefs.clone())
     }
 }
 
@@ -155,23 +194,25 @@ fn ids(snapshot: &Snapshot) -> impl Iterator<Item = (TargetId, &Target)> {
 /// By target: the servers that are judged by it.
 fn servers(snapshot: &Snapshot) -> Vec<String> {
     let mut servers = vec![String::new(); snapshot.targets().len()];
-    for (z, served) in snapshot.zones().iter().enumerate() {
-        let (fleet, _) = snapshot.fleet(z as u32);
-        for (r, region) in served.zone.regions.iter().enumerate() {
+    for at in 0..snapshot.fleets() {
+        let (fleet, _) = snapshot.fleet_at(at);
+        let zones = snapshot.zones_of(at).count();
+        let Some(zone) = snapshot.zones_of(at).next().map(|z| &snapshot.zones()[z as usize].zone) else { continue };
+        for (r, region) in zone.regions.iter().enumerate() {
             let mut here: BTreeMap<TargetId, String> = BTreeMap::new();
             for member in Family::BOTH.into_iter().flat_map(|family| fleet.members(r as u8, family)) {
-                if let Some(target) = member.target {
-                    let addresses = here.entry(target).or_default();
-                    addresses.push_str(if addresses.is_empty() { "" } else { " " });
-                    addresses.push_str(&member.address.to_string());
-                }
+                let Some(target) = member.target.filter(|target| servers[target.0 as usize].len() < LONG) else {
+                    continue;
+                };
+                let addresses = here.entry(target).or_default();
+                addresses.push_str(if addresses.is_empty() { "" } else { " " });
+                addresses.push_str(&member.address.to_string());
             }
             for (target, addresses) in here {
                 let text = &mut servers[target.0 as usize];
-                if text.len() < LONG {
-                    text.push_str(if text.is_empty() { "" } else { ", " });
-                    text.push_str(&format!("{} of {} ({addresses})", region.name, served.zone.name));
-                }
+                text.push_str(if text.is_empty() { "" } else { ", " });
+                let others = if zones > 1 { format!(" and {} more zones", zones - 1) } else { String::new() };
+                text.push_str(&format!("{} of {}{others} ({addresses})", region.name, zone.name));
             }
         }
     }

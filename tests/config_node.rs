@@ -28,6 +28,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
         zones: "tests/config/node/zones".into(),
         geoip: Some(vec!["tests/config/node/city.mmdb".into(), "/usr/share/GeoIP".into()]),
         workers: Some(2.try_into().unwrap()),
+        cpus: vec![1, 3],
         state: "/var/lib/meridian".into(),
         admin: "127.0.0.1:9053".parse().unwrap(),
         access: Access::default(),

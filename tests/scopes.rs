@@ -179,7 +179,7 @@ proptest! {
         rtype in prop_oneof![3 => Just(RecordType::A), 1 => Just(RecordType::AAAA)],
         id: u16,
     ) {
-        let snapshot = SNAPSHOT.with_verdicts(&down).with_standings(standings);
+        let snapshot = SNAPSHOT.with_verdicts(&down).with_standings(standings.into_iter().map(|(fleet, region, standing)| ((fleet, region), standing)));
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let source = whole - shorter.min(whole - 1);
         let asked = masked(address, source);

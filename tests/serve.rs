@@ -203,6 +203,43 @@ fn every_fault_of_every_file_is_told_before_a_start_is_refused() {
     assert!(told.ends_with("meridian: not started: 3 errors in the files\n"), "{told}");
 }
 
+/// By thread: its name and the CPUs that it may use, as the kernel lists them.
+fn threads(node: &Node) -> Vec<(String, String)> {
+    let field = |status: &str, key: &str| {
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key} in {status}"));
+        line[key.len()..].trim().to_owned()
+    };
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.id())).unwrap();
+    // A thread may end meanwhile.
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    statuses.map(|status| (field(&status, "Name:"), field(&status, "Cpus_allowed_list:"))).collect()
+}
+
+#[test]
+fn workers_have_the_cpus_that_the_operator_names_and_everything_else_keeps_off_them() {
+    let files = Files::new(ZONE);
+    let usable = std::thread::available_parallelism().unwrap().get();
+    // The test machine's CPUs are numbered from 0.
+    files.put("meridian.toml", "cpus = [0]\n");
+    let node = files.serve();
+    assert_eq!(node.dig("live.stream.example", LONDON), "192.0.2.21");
+    let (workers, others): (Vec<_>, Vec<_>) =
+        threads(&node).into_iter().partition(|(name, _)| name.starts_with("udp-"));
+    assert_eq!(workers, [("udp-0".to_owned(), "0".to_owned())]);
+    let shared = others.iter().filter(|(_, cpus)| cpus.starts_with('0')).count();
+    assert_eq!(shared, if usable == 1 { others.len() } else { 0 }, "{others:?}");
+}
+
+#[test]
+fn a_cpu_that_the_machine_lacks_is_told_at_the_start() {
+    let files = Files::new(ZONE);
+    files.put("meridian.toml", "cpus = [1023]\n");
+    let output = files.command(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("threads cannot be bound to CPU 1023"), "{told}");
+}
+
 #[test]
 fn sigterm_under_load_answers_what_was_received_and_exits_0() {
     for signal in ["TERM", "INT"] {

@@ -65,7 +65,7 @@ impl Rates {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            self.take(&ledger.totals(), Instant::now());
+            self.take(&ledger.active(), Instant::now());
             self.age(published.load().generation(), SystemTime::now());
         }
     }

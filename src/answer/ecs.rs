@@ -23,6 +23,7 @@ impl ClientSubnet {
     ///
     /// RFC 7871 §7.1.2 wants in a query a SCOPE PREFIX-LENGTH of 0, and §6 exactly the address octets that cover the
     /// source prefix, zero behind it.
+    #[inline]
     pub fn read(data: &[u8]) -> Option<ClientSubnet> {
         let (&[family_hi, family_lo, source, scope], octets) = data.split_first_chunk::<4>()?;
         let family = u16::from_be_bytes([family_hi, family_lo]);
@@ -48,17 +49,29 @@ impl ClientSubnet {
         Some(ClientSubnet { family, source, address })
     }
 
+    /// Bytes of the option as [`ClientSubnet::write`] writes it.
+    pub fn length(&self) -> usize {
+        FIXED_LEN + usize::from(self.source).div_ceil(8)
+    }
+
     /// Writes the option with a scope and gives its length. "FAMILY, SOURCE PREFIX-LENGTH, and ADDRESS in the response
     /// MUST match those in the query" (RFC 7871 §7.2.1).
-    pub fn write(&self, scope: u8, out: &mut [u8; MAX_LEN]) -> usize {
+    #[inline]
+    pub fn write(&self, scope: u8, out: &mut [u8]) -> usize {
         let octets = usize::from(self.source).div_ceil(8);
         out[..2].copy_from_slice(&8u16.to_be_bytes());
         out[2..4].copy_from_slice(&(4 + octets as u16).to_be_bytes());
         out[4..6].copy_from_slice(&self.family.to_be_bytes());
         (out[6], out[7]) = (self.source, scope);
+        let mut whole = [0; 16];
         match self.address {
-            IpAddr::V4(address) => out[FIXED_LEN..FIXED_LEN + octets].copy_from_slice(&address.octets()[..octets]),
-            IpAddr::V6(address) => out[FIXED_LEN..FIXED_LEN + octets].copy_from_slice(&address.octets()[..octets]),
+            IpAddr::V4(address) => whole[..4].copy_from_slice(&address.octets()),
+            IpAddr::V6(address) => whole = address.octets(),
+        }
+        // Where there is room a fixed number of bytes, which costs less than a call; those behind are not sent.
+        match out[FIXED_LEN..].first_chunk_mut() {
+            Some(room) => *room = whole,
+            None => out[FIXED_LEN..FIXED_LEN + octets].copy_from_slice(&whole[..octets]),
         }
         FIXED_LEN + octets
     }

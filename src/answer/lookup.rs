@@ -7,6 +7,7 @@ use crate::snapshot::names::{Cut, Data, Kind, Names, NodeId, ParentSide, Records
 use super::query::Folded;
 
 /// What a name is in the zones that are served. Positions are of the snapshot's zones.
+#[derive(Clone, Copy)]
 pub enum Lookup<'a> {
     /// In no zone of ours.
     Outside,
@@ -25,17 +26,18 @@ pub enum Lookup<'a> {
         zone: u32,
         cut: &'a Cut,
     },
-    /// Below a DNAME, whose owner is what is left of the name without `labels` labels (RFC 6672 §2.3).
+    /// Below a DNAME, whose owner is what is left of the name without its first `below` bytes (RFC 6672 §2.3).
     Redirected {
         zone: u32,
         dname: &'a Records,
-        labels: usize,
+        below: usize,
     },
     NxDomain {
         zone: u32,
     },
 }
 
+#[inline]
 pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
     // Nothing in the table is deeper than its deepest name.
     let first = name.labels().saturating_sub(names.deepest);
@@ -54,7 +56,8 @@ pub fn lookup<'a>(names: &'a Names, name: &Folded, qtype: u16) -> Lookup<'a> {
         Kind::Data(data) if exact => Lookup::Exists { zone, data },
         Kind::Data(data) => {
             if let Some(dname) = data.records(RecordType::DNAME) {
-                return Lookup::Redirected { zone, dname, labels };
+                let below = name.len() - name.without(labels).len();
+                return Lookup::Redirected { zone, dname, below };
             }
             match data.wildcard.map(|wildcard| &names.node(wildcard).kind) {
                 Some(Kind::Data(data)) => Lookup::Exists { zone, data },

@@ -12,17 +12,19 @@ pub mod trace;
 mod write;
 
 use std::net::IpAddr;
+use std::slice;
 
 use hickory_proto::rr::RecordType;
 
 use crate::config::settings::Family;
+use crate::geo::Atlas;
 use crate::snapshot::names::{Cut, Data, Records};
 use crate::snapshot::{Snapshot, SteeredName};
 
 use lookup::{Lookup, lookup};
-use query::{Edns, Folded, HEADER_LEN, Header, MAX_NAME_LEN, Malformed, Query};
-use steer::{Asker, Chosen, Whereabouts};
-use write::{Flags, Full, Section, Writer};
+use query::{Folded, HEADER_LEN, Header, MAX_NAME_LEN, Malformed, Query};
+use steer::{Asker, Chosen, Seek, Whereabouts};
+use write::{Flags, Full, Section, Writer, opt};
 
 /// How a query came; it decides how long an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +85,76 @@ const CLASS_ANY: u16 = 255;
 ///
 /// `out` holds at least [`UDP_PAYLOAD`] bytes for UDP and 65,535 for TCP.
 pub fn respond(snapshot: &Snapshot, message: &[u8], client: Client, out: &mut [u8]) -> Outcome {
-    respond_before(snapshot, message, client, out, &mut Unwatched)
+    let mut pending = Pending::read(snapshot, message, client);
+    seek(slice::from_mut(&mut pending));
+    pending.write(out)
+}
+
+/// A message between the stages of its answer: [`Pending::read`], then [`seek`], then [`Pending::write`].
+///
+/// The large tables that a client is looked up in do not stay in the processor's caches, least of all with the kernel at
+/// work between two batches of queries. Who takes each stage for a whole batch waits for memory once and not for each
+/// query.
+pub struct Pending<'a, 'q>(Stage<'a, 'q>);
+
+enum Stage<'a, 'q> {
+    Dropped,
+    Malformed { header: Header, question: &'q [u8] },
+    Read(Read<'a, 'q>),
+}
+
+struct Read<'a, 'q> {
+    snapshot: &'a Snapshot,
+    header: Header,
+    query: Query<'q>,
+    asker: Asker,
+    name_len: usize,
+    /// What stands at the name asked for, or the RCODE for a query that is not looked at so far.
+    found: Result<Lookup<'a>, u16>,
+    /// Where a steered name is asked for, and its answer depends on the client.
+    seek: Option<Seek>,
+}
+
+impl<'a, 'q> Pending<'a, 'q> {
+    pub fn read(snapshot: &'a Snapshot, message: &'q [u8], client: Client) -> Pending<'a, 'q> {
+        let Some(header) = Header::read(message) else { return Pending(Stage::Dropped) };
+        let mut name = Folded::root();
+        let query = match Query::read(message, header, &mut name) {
+            Ok(query) => query,
+            Err(Malformed { question }) => {
+                return Pending(Stage::Malformed { header, question: question.unwrap_or_default() });
+            }
+        };
+        let asker = Asker { client, id: header.id, subnet: query.edns.and_then(|edns| edns.subnet) };
+        let found = match refused(header, &query) {
+            Some(rcode) => Err(rcode),
+            None => Ok(lookup(snapshot.names(), &name, query.qtype)),
+        };
+        let seek = match &found {
+            Ok(Lookup::Exists { data, .. }) => steered(snapshot, data, RecordType::from(query.qtype))
+                .map(|(stream, _)| Seek::begin(snapshot, stream, &asker)),
+            _ => None,
+        };
+        Pending(Stage::Read(Read { snapshot, header, query, asker, name_len: name.len(), found, seek }))
+    }
+
+    /// `out` as for [`respond`].
+    pub fn write(&self, out: &mut [u8]) -> Outcome {
+        self.write_before(out, &mut Unwatched)
+    }
+
+    fn seek(&mut self) -> Option<(&mut Seek, &'a Atlas)> {
+        match &mut self.0 {
+            Stage::Read(Read { seek: Some(seek), snapshot, .. }) => Some((seek, &snapshot.geography().atlas)),
+            _ => None,
+        }
+    }
+}
+
+/// Looks up where the clients are.
+pub fn seek(batch: &mut [Pending<'_, '_>]) {
+    batch.iter_mut().filter_map(Pending::seek).for_each(|(seek, atlas)| seek.first(atlas));
+    batch.iter_mut().filter_map(Pending::seek).for_each(|(seek, atlas)| seek.second(atlas));
 }
 
 /// Sees the steering of an answer as it is made. Nothing that it does can change the answer.
@@ -97,40 +168,80 @@ struct Unwatched;
 
 impl Witness<'_> for Unwatched {}
 
-fn respond_before<'a>(
-    snapshot: &'a Snapshot,
-    message: &[u8],
-    client: Client,
-    out: &mut [u8],
-    witness: &mut impl Witness<'a>,
-) -> Outcome {
-    let Some(header) = Header::read(message) else { return Outcome::Dropped };
-    let query = match Query::read(message, header) {
-        Ok(query) => query,
-        Err(Malformed { question }) => {
-            let rcode = if header.opcode == OPCODE_QUERY { rcode::FORMERR } else { rcode::NOTIMP };
-            let writer = Writer::new(out, question.unwrap_or_default(), MIN_PAYLOAD);
-            return outcome(writer.finish(header, Flags { rcode, ..Flags::default() }, None), &Done::error(rcode));
+impl<'a> Pending<'a, '_> {
+    fn write_before(&self, out: &mut [u8], witness: &mut impl Witness<'a>) -> Outcome {
+        let &Read { snapshot, header, ref query, asker, name_len, found, ref seek } = match &self.0 {
+            Stage::Dropped => return Outcome::Dropped,
+            &Stage::Malformed { header, question } => {
+                let rcode = if header.opcode == OPCODE_QUERY { rcode::FORMERR } else { rcode::NOTIMP };
+                let writer = Writer::new(out, question, MIN_PAYLOAD);
+                return outcome(writer.finish(header, Flags { rcode, ..Flags::default() }, None), &Done::error(rcode));
+            }
+            Stage::Read(read) => read,
+        };
+        let limit = match (asker.client.transport, &query.edns) {
+            (Transport::Tcp, _) => usize::from(u16::MAX),
+            (Transport::Udp, Some(edns)) => usize::from(edns.payload).clamp(MIN_PAYLOAD, UDP_PAYLOAD),
+            (Transport::Udp, None) => MIN_PAYLOAD,
+        };
+        let limit = limit.min(out.len());
+        let reserved = query.edns.as_ref().map_or(0, opt::length);
+        let mut writer = Writer::new(out, query.question, limit - reserved);
+        let mut truncated = false;
+        let done = match found {
+            Err(rcode) => Done::error(rcode),
+            Ok(found) => {
+                let dnames = [None; MAX_CHAIN];
+                let ahead = seek.as_ref().map(|seek| seek.end(&snapshot.geography().atlas, &asker));
+                let (qtype, done, writer) = (query.qtype, Done::default(), &mut writer);
+                let mut walk = Walk { snapshot, asker, ahead, qtype, writer, witness, dnames, done };
+                if let Err(Full) = walk.chain(name_len, found) {
+                    truncated = true;
+                }
+                // "When processing queries with QCLASS=* […], the response should never be authoritative unless the
+                // server can guarantee that the response covers all classes" (RFC 1035 §6.2).
+                walk.done.authoritative &= query.qclass == CLASS_IN;
+                walk.done
+            }
+        };
+        if truncated {
+            writer.clear();
         }
+        let flags = Flags { rcode: done.rcode, authoritative: done.authoritative, truncated };
+        outcome(writer.finish(header, flags, query.edns.map(|edns| (edns, done.scope))), &done)
+    }
+}
+
+/// The RCODE for queries that no name is looked up for.
+fn refused(header: Header, query: &Query<'_>) -> Option<u16> {
+    if header.opcode != OPCODE_QUERY {
+        return Some(rcode::NOTIMP);
+    }
+    if let Some(edns) = &query.edns {
+        // "If a responder does not implement the VERSION level of the request, then it MUST respond with BADVERS"
+        // (RFC 6891 §6.1.3).
+        if edns.version > 0 {
+            return Some(rcode::BADVERS);
+        }
+        if edns.malformed {
+            return Some(rcode::FORMERR);
+        }
+    }
+    let transfer = [RecordType::AXFR, RecordType::IXFR].map(u16::from);
+    let is_ours = [CLASS_IN, CLASS_ANY].contains(&query.qclass) && !transfer.contains(&query.qtype);
+    (!is_ours).then_some(rcode::REFUSED)
+}
+
+/// The stream at a name, where its addresses of the family that is asked for depend on the client.
+fn steered<'a>(snapshot: &'a Snapshot, data: &Data, qtype: RecordType) -> Option<(&'a SteeredName, Family)> {
+    let stream = snapshot.stream(data.stream?);
+    let family = match qtype {
+        RecordType::A => Family::V4,
+        RecordType::AAAA => Family::V6,
+        _ => return None,
     };
-    let limit = match (client.transport, &query.edns) {
-        (Transport::Tcp, _) => usize::from(u16::MAX),
-        (Transport::Udp, Some(edns)) => usize::from(edns.payload).clamp(MIN_PAYLOAD, UDP_PAYLOAD),
-        (Transport::Udp, None) => MIN_PAYLOAD,
-    };
-    let limit = limit.min(out.len());
-    let mut opt = Opt::default();
-    let reserved = query.edns.as_ref().map_or(0, Opt::length);
-    let mut writer = Writer::new(out, query.question, limit - reserved);
-    let mut truncated = false;
-    let done = answer(snapshot, header, &query, client, &mut writer, witness).unwrap_or_else(|cut| {
-        writer.clear();
-        truncated = true;
-        cut.done
-    });
-    let flags = Flags { rcode: done.rcode, authoritative: done.authoritative, truncated };
-    let opt = query.edns.as_ref().map(|edns| opt.write(edns, &done));
-    outcome(writer.finish(header, flags, opt), &done)
+    let (fleet, _) = snapshot.fleet_for(stream);
+    (stream.regions & fleet.declared(family) != 0).then_some((stream, family))
 }
 
 fn outcome(length: usize, done: &Done) -> Outcome {
@@ -154,53 +265,12 @@ impl Done {
     }
 }
 
-/// An answer that did not fit, as far as it had come.
-struct TooLong {
-    done: Done,
-}
-
-fn answer<'a>(
-    snapshot: &'a Snapshot,
-    header: Header,
-    query: &Query<'_>,
-    client: Client,
-    writer: &mut Writer<'_>,
-    witness: &mut impl Witness<'a>,
-) -> Result<Done, TooLong> {
-    if header.opcode != OPCODE_QUERY {
-        return Ok(Done::error(rcode::NOTIMP));
-    }
-    if let Some(edns) = &query.edns {
-        // "If a responder does not implement the VERSION level of the request, then it MUST respond with BADVERS"
-        // (RFC 6891 §6.1.3).
-        if edns.version > 0 {
-            return Ok(Done::error(rcode::BADVERS));
-        }
-        if edns.malformed {
-            return Ok(Done::error(rcode::FORMERR));
-        }
-    }
-    let transfer = [RecordType::AXFR, RecordType::IXFR].map(u16::from);
-    if ![CLASS_IN, CLASS_ANY].contains(&query.qclass) || transfer.contains(&query.qtype) {
-        return Ok(Done::error(rcode::REFUSED));
-    }
-    let asker = Asker { client, id: header.id, subnet: query.edns.and_then(|edns| edns.subnet) };
-    let mut walk =
-        Walk { snapshot, asker, qtype: query.qtype, writer, witness, dnames: [None; MAX_CHAIN], done: Done::default() };
-    let walked = walk.chain(&query.name);
-    // "When processing queries with QCLASS=* […], the response should never be authoritative unless the server can
-    // guarantee that the response covers all classes" (RFC 1035 §6.2).
-    walk.done.authoritative &= query.qclass == CLASS_IN;
-    match walked {
-        Ok(()) => Ok(walk.done),
-        Err(Full) => Err(TooLong { done: walk.done }),
-    }
-}
-
 /// The way through the zones for one question: from the name asked for along CNAMEs to its end.
 struct Walk<'a, 'w, 'o, W> {
     snapshot: &'a Snapshot,
     asker: Asker,
+    /// Where the asker is, if that was looked up for the first name of the walk.
+    ahead: Option<Whereabouts>,
     qtype: u16,
     writer: &'w mut Writer<'o>,
     witness: &'w mut W,
@@ -217,8 +287,13 @@ enum Next {
 }
 
 impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
-    fn chain(&mut self, qname: &Folded) -> Result<(), Full> {
-        let mut next = self.step(qname, HEADER_LEN, lookup(self.snapshot.names(), qname, self.qtype))?;
+    fn chain(&mut self, qname_len: usize, found: Lookup<'a>) -> Result<(), Full> {
+        let mut next = self.step(qname_len, HEADER_LEN, found)?;
+        if let Next::End = next {
+            return Ok(());
+        }
+        // Another name may be steered by another plan.
+        self.ahead = None;
         let mut visited = [HEADER_LEN; MAX_CHAIN];
         for link in 1..MAX_CHAIN {
             let Next::NameAt(at) = next else { break };
@@ -233,19 +308,20 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
             if zone_of(&found) != self.done.zone {
                 break;
             }
-            next = self.step(&name, at, found)?;
+            next = self.step(name.len(), at, found)?;
         }
         Ok(())
     }
 
     /// The question name, or the target of a CNAME that was written.
     fn name_at(&self, at: usize) -> Folded {
-        let (name, _) = Folded::read(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
+        let mut name = Folded::root();
+        name.fill(self.writer.written(), at).expect("RDATA of a CNAME is a name, checked at load");
         name
     }
 
-    /// Writes what stands at one name; `at` is where the name stands in the message.
-    fn step(&mut self, name: &Folded, at: usize, found: Lookup<'a>) -> Result<Next, Full> {
+    /// Writes what stands at one name; `at` is where the name stands in the message, `name_len` its length there.
+    fn step(&mut self, name_len: usize, at: usize, found: Lookup<'a>) -> Result<Next, Full> {
         self.done.zone = zone_of(&found);
         // AA belongs to the first owner name of the answer (RFC 1035 §4.1.1): CNAMEs of ours keep it on a referral.
         self.done.authoritative |= !matches!(found, Lookup::Outside | Lookup::Referral { .. });
@@ -254,19 +330,19 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
                 self.done.rcode = rcode::REFUSED;
                 Ok(Next::End)
             }
-            Lookup::Exists { zone, data } => self.exists(name, at, zone, data),
-            Lookup::ParentSide { zone, ds: None } => self.negative(name, at, zone),
+            Lookup::Exists { zone, data } => self.exists(name_len, at, zone, data),
+            Lookup::ParentSide { zone, ds: None } => self.negative(name_len, at, zone),
             Lookup::ParentSide { ds: Some(ds), .. } => self.give(ds, at),
-            Lookup::Referral { cut, .. } => self.referral(name, at, cut),
-            Lookup::Redirected { dname, labels, .. } => self.redirect(name, at, dname, labels),
+            Lookup::Referral { cut, .. } => self.referral(name_len, at, cut),
+            Lookup::Redirected { dname, below, .. } => self.redirect(at, dname, below),
             Lookup::NxDomain { zone } => {
                 self.done.rcode = rcode::NXDOMAIN;
-                self.negative(name, at, zone)
+                self.negative(name_len, at, zone)
             }
         }
     }
 
-    fn exists(&mut self, name: &Folded, at: usize, zone: u32, data: &'a Data) -> Result<Next, Full> {
+    fn exists(&mut self, name_len: usize, at: usize, zone: u32, data: &'a Data) -> Result<Next, Full> {
         let qtype = RecordType::from(self.qtype);
         let stream = data.stream.map(|stream| self.snapshot.stream(stream));
         if let Some(stream) = stream
@@ -287,16 +363,9 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
         if let Some(cname) = data.records(RecordType::CNAME) {
             return self.alias(cname, at);
         }
-        let family = match qtype {
-            RecordType::A => Some(Family::V4),
-            RecordType::AAAA => Some(Family::V6),
-            _ => None,
-        };
-        let (fleet, _) = self.snapshot.fleet(zone);
-        if let Some((stream, family)) = stream.zip(family)
-            && stream.regions & fleet.declared(family) != 0
-        {
-            let whereabouts = Whereabouts::find(self.snapshot, stream, &self.asker);
+        if let Some((stream, family)) = steered(self.snapshot, data, qtype) {
+            let find = || Whereabouts::find(self.snapshot, stream, &self.asker);
+            let whereabouts = self.ahead.take().unwrap_or_else(find);
             let chosen = steer::choose(self.snapshot, stream, family, &whereabouts);
             self.witness.steered(stream, family, &whereabouts, chosen.as_ref().map_err(|&scope| scope));
             match chosen {
@@ -311,7 +380,7 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
                 Err(scope) => self.done.scope = scope,
             }
         }
-        self.negative(name, at, zone)
+        self.negative(name_len, at, zone)
     }
 
     fn give(&mut self, records: &Records, at: usize) -> Result<Next, Full> {
@@ -344,15 +413,15 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     }
 
     /// NODATA and NXDOMAIN carry the zone's SOA (RFC 2308 §3).
-    fn negative(&mut self, name: &Folded, at: usize, zone: u32) -> Result<Next, Full> {
+    fn negative(&mut self, name_len: usize, at: usize, zone: u32) -> Result<Next, Full> {
         let apex = self.snapshot.names().apex(zone);
         let soa = &apex.negative_soa;
-        self.writer.records(Section::Authority, &soa.wire, soa.count, at + name.len() - apex.name_len)?;
+        self.writer.records(Section::Authority, &soa.wire, soa.count, at + name_len - apex.name_len)?;
         Ok(Next::End)
     }
 
-    fn referral(&mut self, name: &Folded, at: usize, cut: &Cut) -> Result<Next, Full> {
-        self.writer.records(Section::Authority, &cut.ns.wire, cut.ns.count, at + name.len() - cut.owner_len)?;
+    fn referral(&mut self, name_len: usize, at: usize, cut: &Cut) -> Result<Next, Full> {
+        self.writer.records(Section::Authority, &cut.ns.wire, cut.ns.count, at + name_len - cut.owner_len)?;
         // "the name server MUST set TC=1 if it cannot fit all glue for in-domain name servers" (RFC 9471 §3.1).
         self.writer.append(Section::Additional, &cut.glue.wire, cut.glue.count)?;
         // What merely spares a query is left out where there is no room.
@@ -366,8 +435,7 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
     }
 
     /// The DNAME record and the CNAME that it makes of the name (RFC 6672 §3.1).
-    fn redirect(&mut self, name: &Folded, at: usize, dname: &'a Records, labels: usize) -> Result<Next, Full> {
-        let prefix_len = name.len() - name.without(labels).len();
+    fn redirect(&mut self, at: usize, dname: &'a Records, prefix_len: usize) -> Result<Next, Full> {
         if !self.has_given(dname)
             && let Some(free) = self.dnames.iter_mut().find(|slot| slot.is_none())
         {
@@ -401,36 +469,5 @@ fn zone_of(found: &Lookup<'_>) -> Option<u32> {
         | Lookup::Referral { zone, .. }
         | Lookup::Redirected { zone, .. }
         | Lookup::NxDomain { zone } => Some(zone),
-    }
-}
-
-/// The OPT record of an answer (RFC 6891 §6.1.2).
-struct Opt {
-    wire: [u8; Opt::FIXED_LEN + ecs::MAX_LEN],
-}
-
-impl Default for Opt {
-    fn default() -> Opt {
-        Opt { wire: [0; Opt::FIXED_LEN + ecs::MAX_LEN] }
-    }
-}
-
-impl Opt {
-    const FIXED_LEN: usize = 11;
-
-    fn length(edns: &Edns) -> usize {
-        Opt::FIXED_LEN + edns.subnet.map_or(0, |subnet| subnet.write(0, &mut [0; ecs::MAX_LEN]))
-    }
-
-    fn write(&mut self, edns: &Edns, done: &Done) -> &[u8] {
-        self.wire[1..3].copy_from_slice(&u16::from(RecordType::OPT).to_be_bytes());
-        self.wire[3..5].copy_from_slice(&(UDP_PAYLOAD as u16).to_be_bytes());
-        // "the DO bit of the query MUST be copied in the response" (RFC 3225 §3).
-        (self.wire[5], self.wire[7]) = ((done.rcode >> 4) as u8, u8::from(edns.dnssec_ok) << 7);
-        let mut option = [0; ecs::MAX_LEN];
-        let length = edns.subnet.map_or(0, |subnet| subnet.write(done.scope, &mut option));
-        self.wire[9..11].copy_from_slice(&(length as u16).to_be_bytes());
-        self.wire[Opt::FIXED_LEN..Opt::FIXED_LEN + length].copy_from_slice(&option[..length]);
-        &self.wire[..Opt::FIXED_LEN + length]
     }
 }

@@ -25,6 +25,7 @@ pub struct Header {
 impl Header {
     /// `None` for what must not be answered: too short to hold an id, or itself a response, which answered could make
     /// two servers talk to each other for ever.
+    #[inline]
     pub fn read(message: &[u8]) -> Option<Header> {
         let header: &[u8; HEADER_LEN] = message.first_chunk()?;
         if header[2] & 0x80 != 0 {
@@ -44,7 +45,6 @@ impl Header {
 pub struct Query<'a> {
     /// The question as received, case and all: name, type, class.
     pub question: &'a [u8],
-    pub name: Folded,
     pub qtype: u16,
     pub qclass: u16,
     pub edns: Option<Edns>,
@@ -68,14 +68,16 @@ pub struct Malformed<'a> {
 }
 
 impl<'a> Query<'a> {
-    pub fn read(message: &'a [u8], header: Header) -> Result<Query<'a>, Malformed<'a>> {
+    /// Gives the name apart, in `name`: it is large, and needed only to look it up.
+    #[inline]
+    pub fn read(message: &'a [u8], header: Header, name: &mut Folded) -> Result<Query<'a>, Malformed<'a>> {
         let [questions, answers, authorities, additionals] = header.counts;
         // "a DNS message with OPCODE = 0 MUST NOT include a QDCOUNT parameter whose value is greater than 1" (RFC 9619
         // §4); without a question there is nothing to answer.
         if questions != 1 {
             return Err(Malformed { question: None });
         }
-        let (name, mut at) = Folded::read(message, HEADER_LEN).ok_or(Malformed { question: None })?;
+        let mut at = name.fill(message, HEADER_LEN).ok_or(Malformed { question: None })?;
         let fixed: &[u8; 4] = message[at..].first_chunk().ok_or(Malformed { question: None })?;
         let [qtype, qclass] = [[fixed[0], fixed[1]], [fixed[2], fixed[3]]].map(u16::from_be_bytes);
         at += 4;
@@ -105,7 +107,7 @@ impl<'a> Query<'a> {
         if at != message.len() {
             return Err(malformed());
         }
-        Ok(Query { question, name, qtype, qclass, edns })
+        Ok(Query { question, qtype, qclass, edns })
     }
 }
 
@@ -119,6 +121,7 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    #[inline]
     fn read(message: &'a [u8], at: usize) -> Option<Record<'a>> {
         let fixed_at = skip_name(message, at)?;
         let fixed: &[u8; 10] = message.get(fixed_at..)?.first_chunk()?;
@@ -135,6 +138,7 @@ impl<'a> Record<'a> {
 }
 
 impl Edns {
+    #[inline]
     fn read(opt: &Record<'_>) -> Edns {
         let [_, version, flags, _] = opt.ttl;
         let mut edns =
@@ -190,36 +194,36 @@ pub struct Folded {
 }
 
 impl Folded {
+    pub fn root() -> Folded {
+        Folded { wire: [0; MAX_NAME_LEN], len: 1, starts: [0; MAX_LABELS], labels: 0 }
+    }
+
     /// Reads an uncompressed name and gives the position behind it. A question has nothing before it that a pointer
-    /// could point to.
-    pub fn read(message: &[u8], start: usize) -> Option<(Folded, usize)> {
-        let mut name = Folded { wire: [0; MAX_NAME_LEN], len: 0, starts: [0; MAX_LABELS], labels: 0 };
+    /// could point to. When it gives none, what it holds is no name.
+    #[inline]
+    pub fn fill(&mut self, message: &[u8], start: usize) -> Option<usize> {
+        self.labels = 0;
         let mut at = start;
         loop {
             let length = *message.get(at)?;
             if length == 0 {
                 break;
             }
-            if length > 63 {
-                return None;
-            }
-            let offset = at - start;
-            let next = at + 1 + usize::from(length);
             // The root label needs a byte behind.
-            if next - start >= MAX_NAME_LEN {
+            if length > 63 || at - start + 1 + usize::from(length) >= MAX_NAME_LEN {
                 return None;
             }
-            name.starts[usize::from(name.labels)] = offset as u8;
-            name.labels += 1;
-            let label = message.get(at..next)?;
-            // Lengths are below 64 and so below 'A': folding them too changes nothing.
-            for (to, from) in name.wire[offset..].iter_mut().zip(label) {
-                *to = from.to_ascii_lowercase();
-            }
-            at = next;
+            self.starts[usize::from(self.labels)] = (at - start) as u8;
+            self.labels += 1;
+            at += 1 + usize::from(length);
         }
-        name.len = (at + 1 - start) as u8;
-        Some((name, at + 1))
+        let wire = &message[start..=at];
+        self.len = wire.len() as u8;
+        // Lengths are below 64 and so below 'A': folding them too changes nothing.
+        for (to, from) in self.wire.iter_mut().zip(wire) {
+            *to = from.to_ascii_lowercase();
+        }
+        Some(at + 1)
     }
 
     pub fn wire(&self) -> &[u8] {
@@ -255,7 +259,8 @@ mod tests {
 
     #[test]
     fn names_are_folded_and_cut_by_label() {
-        let (name, end) = Folded::read(b"\x03WwW\x07eXample\x00rest", 0).unwrap();
+        let mut name = Folded::root();
+        let end = name.fill(b"\x03WwW\x07eXample\x00rest", 0).unwrap();
         assert_eq!(name.wire(), b"\x03www\x07example\x00");
         assert_eq!((name.labels(), end), (2, 13));
         assert_eq!(name.without(1), b"\x07example\x00");
@@ -267,15 +272,17 @@ mod tests {
         let mut wire: Vec<u8> = std::iter::repeat_n(b"\x01a", 127).flatten().copied().collect();
         wire.push(0);
         assert_eq!(wire.len(), 255);
-        assert_eq!(Folded::read(&wire, 0).unwrap().0.labels(), 127);
+        let mut name = Folded::root();
+        assert_eq!(name.fill(&wire, 0), Some(255));
+        assert_eq!(name.labels(), 127);
         wire.splice(0..2, *b"\x02aa");
-        assert!(Folded::read(&wire, 0).is_none());
+        assert!(name.fill(&wire, 0).is_none());
     }
 
     #[test]
     fn pointers_and_reserved_labels_are_no_question_names() {
         for start in [0xC0, 0x40, 0x80] {
-            assert!(Folded::read(&[start, 12, 0], 0).is_none());
+            assert!(Folded::root().fill(&[start, 12, 0], 0).is_none());
         }
     }
 }

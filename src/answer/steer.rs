@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::settings::Family;
-use crate::geo::CellId;
+use crate::geo::{Atlas, CellId, Located, Search};
 use crate::snapshot::ring::Ring;
 use crate::snapshot::{Snapshot, SteeredName};
 use crate::steering::plan::Ranked;
@@ -34,43 +34,69 @@ pub struct Whereabouts {
     key: Option<u64>,
 }
 
+/// The way to the [`Whereabouts`] of an asker, in steps that take one load each.
+pub struct Seek {
+    address: IpAddr,
+    /// `None`: the plan does not ask where anybody is.
+    search: Option<Search>,
+    /// Looked for is a client subnet, not the packet's source.
+    is_subnet: bool,
+}
+
+impl Seek {
+    #[inline]
+    pub fn begin(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Seek {
+        let source = asker.client.address;
+        if !snapshot.geography().plans[stream.plan as usize].is_geographic() {
+            return Seek { address: source, search: None, is_subnet: false };
+        }
+        // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
+        // information" (RFC 7871 §7.1.2): the resolver itself is the client, and the answer is for all of its.
+        let subnet = asker.subnet.filter(|subnet| subnet.source > 0);
+        let (address, length) = subnet.map_or((source, u8::MAX), |subnet| (subnet.address, subnet.source));
+        Seek { address, search: Some(Atlas::search(address, length)), is_subnet: subnet.is_some() }
+    }
+
+    #[inline]
+    pub fn first(&mut self, atlas: &Atlas) {
+        if let Some(search) = &mut self.search {
+            atlas.first(search);
+        }
+    }
+
+    #[inline]
+    pub fn second(&mut self, atlas: &Atlas) {
+        if let Some(search) = &mut self.search {
+            atlas.second(search);
+        }
+    }
+
+    /// To be called when both steps were taken.
+    #[inline]
+    pub fn end(&self, atlas: &Atlas, asker: &Asker) -> Whereabouts {
+        let &Seek { address, ref search, is_subnet } = self;
+        let Some(located) = search.as_ref().map(|search| atlas.found(search)) else {
+            let key = Some(packet_key(asker, address, u8::MAX));
+            return Whereabouts { cell: CellId(0), address, scope: 0, spread_scope: 0, key };
+        };
+        let Located { cell, scope, spread_scope } = located;
+        match is_subnet {
+            true => Whereabouts { cell, address, scope, spread_scope, key: None },
+            false => {
+                let key = Some(packet_key(asker, address, spread_scope));
+                Whereabouts { cell, address, scope: 0, spread_scope: 0, key }
+            }
+        }
+    }
+}
+
 impl Whereabouts {
     pub fn find(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Whereabouts {
-        let geography = snapshot.geography();
-        let source = asker.client.address;
-        if !geography.plans[stream.plan as usize].is_geographic() {
-            return Whereabouts {
-                cell: CellId(0),
-                address: source,
-                scope: 0,
-                spread_scope: 0,
-                key: Some(packet_key(asker, source, u8::MAX)),
-            };
-        }
-        match asker.subnet.filter(|subnet| subnet.source > 0) {
-            Some(subnet) => {
-                let located = geography.atlas.locate(subnet.address, subnet.source);
-                Whereabouts {
-                    cell: located.cell,
-                    address: subnet.address,
-                    scope: located.scope,
-                    spread_scope: located.spread_scope,
-                    key: None,
-                }
-            }
-            // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
-            // information" (RFC 7871 §7.1.2): the resolver itself is the client, and the answer is for all of its.
-            None => {
-                let located = geography.atlas.locate(source, u8::MAX);
-                Whereabouts {
-                    cell: located.cell,
-                    address: source,
-                    scope: 0,
-                    spread_scope: 0,
-                    key: Some(packet_key(asker, source, located.spread_scope)),
-                }
-            }
-        }
+        let atlas = &snapshot.geography().atlas;
+        let mut seek = Seek::begin(snapshot, stream, asker);
+        seek.first(atlas);
+        seek.second(atlas);
+        seek.end(atlas, asker)
     }
 
     /// Scope and hash key of an answer.
@@ -87,8 +113,8 @@ fn packet_key(asker: &Asker, source: IpAddr, length: u8) -> u64 {
 
 fn address_key(address: IpAddr, length: u8) -> u64 {
     match address {
-        IpAddr::V4(address) => key::block(u128::from(address.to_bits()) << 96, length.min(32), 1),
-        IpAddr::V6(address) => key::block(address.to_bits(), length.min(128), 2),
+        IpAddr::V4(address) => key::block4(address.to_bits(), length.min(32)),
+        IpAddr::V6(address) => key::block6(address.to_bits(), length.min(128)),
     }
 }
 
@@ -110,15 +136,20 @@ pub fn choose<'a>(
     family: Family,
     whereabouts: &Whereabouts,
 ) -> Result<Chosen<'a>, u8> {
-    let (fleet, state) = snapshot.fleet(stream.zone);
+    let (fleet, state) = snapshot.fleet_for(stream);
     let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
     let field = snapshot.field(stream, family);
-    let candidates = pick::candidates(ranking, &field);
-    let split = pick::is_split(ranking, candidates, field.open);
-    let (_, key) = whereabouts.block(split);
-    let Some(pick) = pick::pick(ranking, candidates, field.open, key) else { return Err(whereabouts.scope) };
-    let ranked = *pick.ranked;
-    let brief = pick.moving || state.brief() >> ranked.region & 1 == 1;
+    let (ranked, split, moving) = match pick::undisputed(ranking, &field) {
+        Some(ranked) => (*ranked, false, false),
+        None => {
+            let candidates = pick::candidates(ranking, &field);
+            let split = pick::is_split(ranking, candidates, field.open);
+            let (_, key) = whereabouts.block(split);
+            let Some(pick) = pick::pick(ranking, candidates, field.open, key) else { return Err(whereabouts.scope) };
+            (*pick.ranked, split, pick.moving)
+        }
+    };
+    let brief = moving || state.brief() >> ranked.region & 1 == 1;
     let ring = state.ring(fleet, ranked.region, family, ranked.answers);
     let (scope, key) = whereabouts.block(split || ring.is_spread());
     // Mixed once more, so that the server does not follow from what chose the region.

@@ -1,6 +1,7 @@
 //! An answer, and how its region and servers were chosen: what `explain` shows.
 
 use std::net::IpAddr;
+use std::slice;
 
 use crate::config::settings::Family;
 use crate::geo::CellId;
@@ -9,7 +10,7 @@ use crate::steering::pick;
 use crate::steering::plan::{Choice, Ranked};
 
 use super::steer::{Chosen, Whereabouts};
-use super::{Client, Outcome, Witness, respond_before};
+use super::{Client, Outcome, Pending, Witness, seek};
 
 /// An answer with the findings on its way.
 pub struct Trace<'a> {
@@ -72,7 +73,9 @@ pub struct Given {
 pub fn trace<'a>(snapshot: &'a Snapshot, message: &[u8], client: Client) -> Trace<'a> {
     let mut out = vec![0; usize::from(u16::MAX)];
     let mut notes = Notes { snapshot, steered: None };
-    let outcome = respond_before(snapshot, message, client, &mut out, &mut notes);
+    let mut pending = Pending::read(snapshot, message, client);
+    seek(slice::from_mut(&mut pending));
+    let outcome = pending.write_before(&mut out, &mut notes);
     out.truncate(match outcome {
         Outcome::Dropped => 0,
         Outcome::Answered { length, .. } => length,

@@ -1,6 +1,6 @@
 //! The answer, written section by section into a buffer that may be too small.
 
-use super::query::{HEADER_LEN, Header};
+use super::query::{Edns, HEADER_LEN, Header};
 
 /// The message would be longer than the client takes.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub struct Flags {
 
 impl<'a> Writer<'a> {
     /// Begins with the question, which always fits: 12 + 255 + 4 bytes of the 512 that every client takes.
+    #[inline]
     pub fn new(out: &'a mut [u8], question: &[u8], limit: usize) -> Writer<'a> {
         let question_end = HEADER_LEN + question.len();
         out[HEADER_LEN..question_end].copy_from_slice(question);
@@ -46,6 +47,7 @@ impl<'a> Writer<'a> {
 
     /// Appends prepared records and gives the position of the first. Their owners are pointers to the question; where
     /// `owner_at` is another place they are turned there.
+    #[inline]
     pub fn records(&mut self, section: Section, wire: &[u8], count: u16, owner_at: usize) -> Result<usize, Full> {
         let start = self.append(section, wire, count)?;
         if owner_at != HEADER_LEN {
@@ -60,6 +62,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends records of equal length with their TTL set.
+    #[inline]
     pub fn addresses(&mut self, wire: &[u8], record_len: usize, ttl: u32, owner_at: usize) -> Result<(), Full> {
         let count = wire.len() / record_len;
         let start = self.records(Section::Answer, wire, count as u16, owner_at)?;
@@ -70,6 +73,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends records whose owners are whole names.
+    #[inline]
     pub fn append(&mut self, section: Section, wire: &[u8], count: u16) -> Result<usize, Full> {
         let start = self.at;
         let end = start + wire.len();
@@ -88,11 +92,12 @@ impl<'a> Writer<'a> {
         self.counts = [0; 3];
     }
 
-    /// Writes OPT record and header, and gives the length of the message.
-    pub fn finish(mut self, header: Header, flags: Flags, opt: Option<&[u8]>) -> usize {
-        if let Some(opt) = opt {
-            self.out[self.at..self.at + opt.len()].copy_from_slice(opt);
-            self.at += opt.len();
+    /// Writes OPT record and header, and gives the length of the message. `edns`: that of the query, and the SCOPE
+    /// PREFIX-LENGTH.
+    #[inline]
+    pub fn finish(mut self, header: Header, flags: Flags, edns: Option<(Edns, u8)>) -> usize {
+        if let Some((edns, scope)) = edns {
+            self.at += opt::write(&edns, flags.rcode, scope, &mut self.out[self.at..]);
             self.counts[Section::Additional as usize] += 1;
         }
         let questions = u16::from(self.question_end > HEADER_LEN);
@@ -112,5 +117,33 @@ fn write_header(out: &mut [u8], header: Header, flags: Flags, counts: [u16; 4]) 
     out[3] = bit(header.checking_disabled, 4) | (flags.rcode & 0xF) as u8;
     for (field, count) in out[4..HEADER_LEN].chunks_exact_mut(2).zip(counts) {
         field.copy_from_slice(&count.to_be_bytes());
+    }
+}
+
+/// The OPT record of an answer (RFC 6891 §6.1.2), last in the message.
+pub mod opt {
+    use hickory_proto::rr::RecordType;
+
+    use super::super::UDP_PAYLOAD;
+    use super::super::query::Edns;
+
+    const FIXED_LEN: usize = 11;
+
+    /// Bytes of the record.
+    pub fn length(edns: &Edns) -> usize {
+        FIXED_LEN + edns.subnet.map_or(0, |subnet| subnet.length())
+    }
+
+    pub(super) fn write(edns: &Edns, rcode: u16, scope: u8, out: &mut [u8]) -> usize {
+        let (fixed, options) = out.split_at_mut(FIXED_LEN);
+        let length = edns.subnet.map_or(0, |subnet| subnet.write(scope, options));
+        // The root as owner.
+        fixed[0] = 0;
+        fixed[1..3].copy_from_slice(&u16::from(RecordType::OPT).to_be_bytes());
+        fixed[3..5].copy_from_slice(&(UDP_PAYLOAD as u16).to_be_bytes());
+        // "the DO bit of the query MUST be copied in the response" (RFC 3225 §3).
+        fixed[5..9].copy_from_slice(&[(rcode >> 4) as u8, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+        fixed[9..11].copy_from_slice(&(length as u16).to_be_bytes());
+        FIXED_LEN + length
     }
 }

@@ -33,6 +33,7 @@ use crate::config::settings::Overrides;
 use crate::config::{Diagnostic, load_database, load_node};
 use crate::control::load::Sources;
 use crate::geo::compact;
+use crate::memory;
 
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -180,7 +181,7 @@ pub struct NodeArgs {
     /// HTTP API and metrics [default: 127.0.0.1:8053]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Threads that answer UDP [default: one a core]
+    /// Threads that answer UDP, and as many for TCP [default: one a core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroU16>,
 }
@@ -194,6 +195,7 @@ impl FileArgs {
 
 /// Runs the command that the arguments ask for.
 pub fn run() -> ExitCode {
+    memory::return_large_tables();
     let done = match Cli::parse().command {
         Command::Serve(args) => Ok(serve::run(&args)),
         Command::Demo(args) => Ok(demo::run(&args)),

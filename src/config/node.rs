@@ -22,9 +22,11 @@ pub const DEFAULT_FILE: &str = "meridian.toml";
 const DNS: &str = "127.0.0.1:5300";
 const ADMIN: &str = "127.0.0.1:8053";
 const MAX_CONNECTIONS: i64 = 1_000_000;
+/// The highest number that the system's calls take.
+const MAX_CPU: u16 = 1023;
 
 /// Keys of the node, which TOML takes for a table's own once any `[table]` has begun.
-const TOP: [&str; 5] = ["listen", "zones", "geoip", "workers", "state"];
+const TOP: [&str; 6] = ["listen", "zones", "geoip", "workers", "cpus", "state"];
 
 impl Default for Node {
     /// What holds without a file, in the current directory.
@@ -34,6 +36,7 @@ impl Default for Node {
             zones: "zones".into(),
             geoip: None,
             workers: None,
+            cpus: vec![],
             state: "state".into(),
             admin: known(ADMIN),
             access: Access::default(),
@@ -80,6 +83,7 @@ fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {
         zones: table.take("zones").and_then(|item| path_of(&item, base)).unwrap_or_else(|| base.join(default.zones)),
         geoip: table.take("geoip").map(|item| paths(&item, base)),
         workers: table.take("workers").and_then(|item| workers(&item)),
+        cpus: table.take("cpus").map(|item| cpus(&item)).unwrap_or_default(),
         state: table.take("state").and_then(|item| path_of(&item, base)).unwrap_or_else(|| base.join(default.state)),
         admin: table.take("admin").and_then(&mut admin).unwrap_or(default.admin),
         tcp: table.take("limits").and_then(|item| item.table()).map(limits).unwrap_or(default.tcp),
@@ -153,6 +157,19 @@ fn paths(item: &Item<'_>, base: &Path) -> Vec<PathBuf> {
 
 fn workers(item: &Item<'_>) -> Option<NonZeroU16> {
     NonZeroU16::new(item.integer(1..=1024)? as u16)
+}
+
+fn cpus(item: &Item<'_>) -> Vec<u16> {
+    let mut list = Vec::new();
+    for element in item.one_or_more() {
+        let Some(cpu) = element.integer(0..=i64::from(MAX_CPU)).map(|cpu| cpu as u16) else { continue };
+        if list.contains(&cpu) {
+            item.report(element.fault(format!("`{}` has {cpu} twice", item.path)).help("remove one of them"));
+        } else {
+            list.push(cpu);
+        }
+    }
+    list
 }
 
 fn limits(mut table: Table<'_>) -> TcpLimits {

@@ -29,7 +29,7 @@ pub struct RegionSpec {
     pub near: Option<Arc<str>>,
     /// True when `near` or `at` stands there, even one that could not be read: then no location is missing.
     pub located: bool,
-    pub servers: Vec<Server>,
+    pub servers: Arc<[Server]>,
     pub min_up: Option<u32>,
     pub ramp: Duration,
     pub check: Option<CheckSpec>,
@@ -93,7 +93,7 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
         location: city.as_ref().map(|(point, _)| *point).or(point),
         near: city.map(|(_, near)| near),
         located,
-        servers,
+        servers: servers.into(),
         min_up,
         ramp,
         check,

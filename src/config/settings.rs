@@ -77,7 +77,8 @@ pub struct Region {
     pub location: Option<Point>,
     /// What `near` said, for people.
     pub near: Option<Arc<str>>,
-    pub servers: Vec<Server>,
+    /// A list that zones share where it stands in `meridian.toml`.
+    pub servers: Arc<[Server]>,
     /// Up servers of a type below which the region is down for that type; default half of the servers that declare
     /// the type, rounded up.
     pub min_up: Option<u32>,
@@ -228,6 +229,13 @@ pub struct Steering {
     pub answers: u8,
 }
 
+impl Steering {
+    /// Its regions, a bit each.
+    pub fn mask(&self) -> u64 {
+        self.regions.iter().fold(0, |mask, region| mask | 1 << region)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Lowest predicted cost first.
@@ -283,8 +291,11 @@ pub struct Node {
     /// Location databases and directories of them, the first that knows an attribute gives it. `None` where nothing was
     /// written: `geoip/` if it is there, the bundled database otherwise.
     pub geoip: Option<Vec<PathBuf>>,
-    /// Threads that answer UDP. `None`: one a core.
+    /// Threads that answer UDP on each address, and threads that answer TCP. `None`: as many as `cpus`, or one a core.
     pub workers: Option<NonZeroU16>,
+    /// CPUs that UDP workers are bound to, in turn, and that everything else of the process keeps off. Empty: the system
+    /// places all threads.
+    pub cpus: Vec<u16>,
     /// What is kept over a restart: serials, orders, verdicts, the journal. One node a directory.
     pub state: PathBuf,
     /// HTTP API and metrics.
@@ -324,6 +335,7 @@ impl Node {
             zones: flags.zones.unwrap_or(self.zones),
             geoip: if flags.geoip.is_empty() { self.geoip } else { Some(flags.geoip) },
             workers: flags.workers.or(self.workers),
+            cpus: self.cpus,
             state: flags.state.unwrap_or(self.state),
             admin: flags.admin.unwrap_or(self.admin),
             access: self.access,

@@ -28,7 +28,7 @@ impl Control {
         let (news, answer) = self.desk.take(kept);
         let (now, before) = (now(), self.published.load_full());
         let everywhere = self.regions.all().collect();
-        let (after, flips, steps) = self.settle(None, &everywhere, now);
+        let (after, flips, steps) = self.settle(None, everywhere, now);
         answer.send();
         let mut deeds = vec![];
         let mut plain = vec![];
@@ -81,12 +81,14 @@ impl Control {
 fn facts(snapshot: &Snapshot) -> Facts {
     let zones = snapshot.zones().iter().enumerate().map(|(z, served)| {
         let (fleet, _) = snapshot.fleet(z as u32);
-        let of_use = Family::BOTH.map(|family| snapshot.of_use(z as u32, family));
+        let at = snapshot.fleet_of(z as u32);
+        let of_use = Family::BOTH.map(|family| snapshot.of_use(at, family));
         ZoneFacts::of(&served.zone, |region, server, family| {
             if of_use[family as usize] >> region & 1 == 0 {
                 return false;
             }
-            let member = fleet.members(region as u8, family).iter().find(|member| member.server == server);
+            let members = fleet.members(region as u8, family);
+            let member = members.binary_search_by_key(&server, |member| member.server).ok().map(|at| &members[at]);
             member.and_then(|member| member.verdict(snapshot.verdicts())).is_none_or(Verdict::is_up)
         })
     });

@@ -243,6 +243,7 @@ impl Loader {
         [
             ("listen", node.listen != started.listen),
             ("workers", node.workers != started.workers),
+            ("cpus", node.cpus != started.cpus),
             ("state", node.state != started.state),
             ("admin", node.admin != started.admin),
             ("limits", node.tcp != started.tcp),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot::error::TryRecvError;
 
+use super::aside::{self, Job};
 use super::regions::Regions;
 use crate::state::keeper::Keeper;
 use crate::state::verdicts::{Remembered, Saved};
@@ -20,7 +21,7 @@ pub struct Memory {
     due: Option<Instant>,
     last: Option<Instant>,
     /// Gathering on its way; one after another, or an older state might be the last to be kept.
-    writing: Option<JoinHandle<()>>,
+    writing: Option<Job<()>>,
 }
 
 impl Memory {
@@ -44,7 +45,8 @@ impl Memory {
             self.changed(now);
         }
         if self.due.is_some_and(|due| due <= now) {
-            if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            // Closed without an outcome: there was no thread for it, or it panicked.
+            if self.writing.as_mut().is_some_and(|writing| matches!(writing.try_recv(), Err(TryRecvError::Empty))) {
                 self.due = Some(now + PAUSE);
                 return;
             }
@@ -52,13 +54,13 @@ impl Memory {
             self.last = Some(now);
             let (keeper, beliefs, ramps) = (Arc::clone(&self.keeper), Arc::clone(beliefs), regions.ramps());
             let write = move || keeper.save_verdicts(Arc::new(gather(&beliefs, ramps)));
-            self.writing = Some(spawn_blocking(write));
+            self.writing = Some(aside::run("gather", write));
         }
     }
 
     /// Hands everything over before the end; the keeper writes it while it is dropped.
     pub async fn write_now(&mut self, beliefs: &Beliefs, regions: &Regions) {
-        if let Some(writing) = self.writing.take() {
+        if let Some(writing) = self.writing.take().filter(|writing| !writing.is_terminated()) {
             // A panic of it was printed; what it was to write is written now.
             let _ = writing.await;
         }

@@ -12,6 +12,7 @@
 //! elsewhere meanwhile; what was learned during it is applied to its result before that is published, so no verdict is
 //! lost. A load that fails changes nothing. An order is on the disk before it holds.
 
+pub mod aside;
 mod hands;
 pub mod load;
 mod memory;
@@ -23,7 +24,7 @@ pub mod retired;
 pub mod serials;
 pub mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -35,13 +36,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use self::aside::Job as Aside;
 use self::load::{Load, Loaded, Refused};
 use self::memory::Memory;
 use self::notes::{Deed, Job, Scribe};
 use self::orders::Desk;
 use self::regions::{At, Condition, Flip, Regions, Step, Surroundings};
 use self::reload::job;
-use self::retired::Retired;
+use self::retired::{Bin, Retired};
 use self::watch::Watcher;
 use crate::config::Diagnostic;
 use crate::config::settings::Family;
@@ -137,12 +139,13 @@ struct Control {
     regions: Regions,
     memory: Memory,
     retired: Retired<Snapshot>,
+    bin: Bin<Vec<Arc<Snapshot>>>,
     /// When regions on the move are moved on, and when the wall clock is looked at. Kept until then, whatever else
     /// happens: who asks often must not hold up a drain.
     step: Option<Instant>,
     glance: Option<Instant>,
     /// The load that is going on.
-    job: Option<JoinHandle<Result<Loaded, Refused>>>,
+    job: Option<Aside<Result<Loaded, Refused>>>,
     /// Something changed after the load began, so it must be followed by another.
     again: bool,
     /// Who waits for the outcome of the load going on, and of the one after it.
@@ -165,6 +168,7 @@ impl Control {
             regions: Regions::default(),
             memory: Memory::new(keeper),
             retired: Retired::default(),
+            bin: Bin::start(),
             step: None,
             glance: None,
             job: None,
@@ -184,16 +188,24 @@ impl Control {
         };
         control.judge.retain(judged(&snapshot), now);
         control.regions.replace(&snapshot);
-        control.regions.resume(&ramps, now);
+        // Orders are looked at before ramps: a zone that one names may have a ramp of its own.
+        let words = control.desk.book().words(Timestamp::now());
+        let mut alone = control.regions.sharing(&snapshot, words.zones());
+        alone.extend(control.regions.went_alone(&snapshot, &ramps));
+        let apart = (!alone.is_empty()).then(|| snapshot.with_apart(&alone));
+        let snapshot = apart.map_or(snapshot, Arc::new);
+        control.regions.set_apart(&snapshot);
+        control.regions.resume(&snapshot, &ramps, now);
         let restored = control.world.restore(&snapshot, &saved);
         for (id, verdict, damped) in &restored {
             control.judge.restore(&snapshot.targets()[id.0 as usize], *verdict, *damped, now);
         }
         let changes: Vec<_> = restored.into_iter().map(|(id, verdict, _)| (id, verdict)).collect();
-        let after = if changes.is_empty() { None } else { Some(snapshot.with_verdicts(&changes)) };
-        let everywhere = control.regions.all().collect();
+        let is_other = !changes.is_empty() || !alone.is_empty();
+        let after = is_other.then(|| snapshot.with_verdicts(&changes));
+        let everywhere: BTreeSet<At> = control.regions.all().collect();
         // Whatever was down stays down, and is no news.
-        control.settle(after, &everywhere, now);
+        control.settle(after, everywhere.clone(), now);
         // Orders whose time came or went meanwhile are judged by what was known.
         let deeds = control.turn_orders(Timestamp::now());
         if !deeds.is_empty() {
@@ -289,7 +301,7 @@ impl Control {
         {
             self.publish(after);
         }
-        let (after, flips, steps) = self.settle(after, &touched, now);
+        let (after, flips, steps) = self.settle(after, touched, now);
         // Only now: answers come before words about them.
         let mut verdicts = Vec::with_capacity(told.len());
         for (id, server, target, verdict, cause) in told {
@@ -305,14 +317,14 @@ impl Control {
     /// The regions that verdicts turned without being theirs: where soft reasons count or not now, and where streams need
     /// what they are about.
     fn turned(&self, before: &Snapshot, after: &Snapshot, changes: &[(TargetId, Verdict)]) -> BTreeSet<At> {
-        let zones: BTreeSet<u32> =
-            changes.iter().flat_map(|(id, _)| before.users(*id)).map(|(zone, _)| *zone).collect();
-        let zones = zones.into_iter().chain(before.zones_with_needs());
-        zones
-            .flat_map(|zone| {
-                let other = |family| before.usable(zone, family) ^ after.usable(zone, family);
+        let fleets: BTreeSet<u32> =
+            changes.iter().flat_map(|(id, _)| before.users(*id)).map(|(fleet, _)| fleet).collect();
+        let fleets = fleets.into_iter().chain(after.fleets_with_other_needs(before));
+        fleets
+            .flat_map(|fleet| {
+                let other = |family| before.usable(fleet, family) ^ after.usable(fleet, family);
                 let other = other(Family::V4) | other(Family::V6);
-                self.regions.of_zone(zone).filter(move |(_, region)| other >> region & 1 == 1)
+                self.regions.of_fleet(fleet).filter(move |(_, region)| other >> region & 1 == 1)
             })
             .collect()
     }
@@ -321,13 +333,20 @@ impl Control {
     /// `after`: the snapshot to publish, where it is not the one that is published.
     fn settle(
         &mut self,
-        after: Option<Snapshot>,
-        touched: &BTreeSet<At>,
+        mut after: Option<Snapshot>,
+        mut touched: BTreeSet<At>,
         now: Instant,
     ) -> (Arc<Snapshot>, Vec<Flip>, Vec<Step>) {
         let Control { judge, desk, regions, prober, published, .. } = self;
         let words = desk.book().words(Timestamp::now());
         let current = published.load_full();
+        let alone = regions.sharing(after.as_ref().unwrap_or(&current), words.zones());
+        if !alone.is_empty() {
+            // What is said of one zone must not hold in those that are like it.
+            let apart = after.as_ref().unwrap_or(&current).with_apart(&alone);
+            touched.extend(regions.set_apart(&apart));
+            after = Some(apart);
+        }
         let known = after.as_ref().unwrap_or(&current);
         let uncertain = |at: At| targets(known, at).any(|target| judge.uncertain(target, now));
         let condition = |at: At| condition(prober, targets(known, at));
@@ -335,7 +354,7 @@ impl Control {
         let (mut standings, mut steps) = regions.standings(known, touched.iter().copied(), &around, now);
         let with = (!standings.is_empty()).then(|| known.with_standings(standings.iter().cloned()));
         let with = with.as_ref().unwrap_or(known);
-        let (flips, other) = regions.follow(with, touched, &condition, now);
+        let (flips, other) = regions.follow(with, &touched, &condition, now);
         if other {
             let (more, further) = regions.standings(with, flips.iter().map(|flip| flip.at), &around, now);
             standings.extend(more);
@@ -395,7 +414,7 @@ impl Control {
     fn sweep(&mut self) {
         let unread = self.retired.take_unread();
         if !unread.is_empty() {
-            tokio::task::spawn_blocking(move || drop(unread));
+            self.bin.take(unread);
         }
     }
 }
@@ -425,15 +444,17 @@ fn tell(server: &str, before: Verdict, probed: &std::net::SocketAddr, verdict: V
 
 /// The targets of a snapshot, each with the regions that it is part of.
 fn judged(snapshot: &Snapshot) -> Vec<(Target, Group)> {
-    let mut numbers = std::collections::HashMap::new();
-    let ids = (0..snapshot.targets().len() as u32).map(TargetId);
-    let pairs = ids.flat_map(|id| snapshot.users(id).iter().map(move |at| (id, *at)));
-    pairs
-        .map(|(id, at)| {
-            let next = numbers.len() as u32;
-            (snapshot.targets()[id.0 as usize].clone(), Group(*numbers.entry(at).or_insert(next)))
-        })
-        .collect()
+    let mut members: BTreeMap<At, Vec<TargetId>> = BTreeMap::new();
+    for id in (0..snapshot.targets().len() as u32).map(TargetId) {
+        snapshot.users(id).for_each(|at| members.entry(at).or_default().push(id));
+    }
+    // Regions with the same servers stand and fall together.
+    let groups: BTreeSet<Vec<TargetId>> = members.into_values().collect();
+    let targets = snapshot.targets();
+    let of = |(number, members): (usize, Vec<TargetId>)| {
+        members.into_iter().map(move |id| (targets[id.0 as usize].clone(), Group(number as u32)))
+    };
+    groups.into_iter().enumerate().flat_map(of).collect()
 }
 
 /// How the servers do that are up.
@@ -451,8 +472,8 @@ fn condition<'a>(prober: &Prober, targets: impl Iterator<Item = &'a Target>) -> 
 }
 
 /// The targets of a region.
-fn targets(snapshot: &Snapshot, (zone, region): At) -> impl Iterator<Item = &Target> {
-    let (fleet, _) = snapshot.fleet(zone);
+fn targets(snapshot: &Snapshot, (fleet, region): At) -> impl Iterator<Item = &Target> {
+    let (fleet, _) = snapshot.fleet_at(fleet);
     let members = Family::BOTH.into_iter().flat_map(move |family| fleet.members(region, family));
     members.filter_map(|member| member.target).map(|id| &snapshot.targets()[id.0 as usize])
 }

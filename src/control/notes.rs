@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::aside::give_way;
 use super::regions::{At, Flip, Step};
 use crate::config::settings::Family;
 use crate::health::Verdict;
@@ -41,7 +42,10 @@ impl Scribe {
     pub fn start(journal: Journal) -> Scribe {
         let (jobs, line) = sync_channel::<Job>(BACKLOG);
         let to = journal.clone();
-        let write = move || line.into_iter().for_each(|job| job.write(&to));
+        let write = move || {
+            give_way();
+            line.into_iter().for_each(|job| job.write(&to));
+        };
         // Without a thread the line has no end, and the loop writes by itself.
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(write).ok();
         Scribe { jobs: Some(jobs), thread, journal }
@@ -127,11 +131,11 @@ impl Notes<'_> {
         }
         let kind = if verdict.is_up() { Kind::ServerUp } else { Kind::ServerDown };
         let mut note = Note::new(kind, cause);
-        if let Some(&(zone, region)) = self.after.users(id).first() {
-            let (fleet, _) = self.after.fleet(zone);
+        if let Some((at, region)) = self.after.users(id).next() {
+            let (fleet, _) = self.after.fleet_at(at);
             let members = Family::BOTH.into_iter().flat_map(|family| fleet.members(region, family));
             note.server = members.into_iter().find(|member| member.target == Some(id)).map(|member| member.address);
-            note = self.about((zone, region), note);
+            note = self.about((at, region), note);
         }
         self.journal.note(self.at, note);
     }
@@ -154,20 +158,25 @@ impl Notes<'_> {
         for ((region, up, cause), places) in alike {
             let counted = places.iter().take(COUNTED);
             let counted: Vec<Effect> = counted
-                .filter_map(|(zone, _)| effects.entry(*zone).or_insert_with(|| self.effect(*zone)).clone())
+                .filter_map(|(fleet, _)| {
+                    // Zones of one fleet lose and win alike.
+                    let effect = || self.after.zones_of(*fleet).next().and_then(|zone| self.effect(zone));
+                    effects.entry(*fleet).or_insert_with(effect).clone()
+                })
                 .collect();
             let effect = joined(counted);
             let moved = effect.as_ref().map(|effect| format!("{:.1} %", effect.moved * 100.0));
-            let (zone, cause) = match places[..] {
-                [at] => (self.names(at).0.to_string(), cause),
-                _ => (format!("{} zones", places.len()), format!("{cause}; in {} zones", places.len())),
+            let zones: usize = places.iter().map(|(fleet, _)| self.after.zones_of(*fleet).count()).sum();
+            let (zone, cause) = match zones {
+                1 => (self.names(places[0]).0.to_string(), cause),
+                _ => (format!("{zones} zones"), format!("{cause}; in {zones} zones")),
             };
             match up {
                 true => info!(zone, %region, moved, "region up: {cause}"),
                 false => warn!(zone, %region, moved, "region down: {cause}"),
             }
             let kind = if up { Kind::RegionUp } else { Kind::RegionDown };
-            let zone = (places.len() == 1).then(|| self.names(places[0]).0);
+            let zone = (zones == 1).then(|| self.names(places[0]).0);
             self.journal.note(self.at, Note { zone, region: Some(region), effect, ..Note::new(kind, cause) });
         }
     }
@@ -175,7 +184,7 @@ impl Notes<'_> {
     /// Ramps and drains that began or came to their end.
     fn steps(&self, steps: &[Step]) {
         for &Step { at, from, to } in steps {
-            let share = self.after.standing(at.0, at.1).share.part() * 100.0;
+            let share = self.after.fleet_at(at.0).1.standing(at.1).share.part() * 100.0;
             let (kind, cause) = match (from, to) {
                 (Mode::Ramping, Mode::Frozen) => {
                     (Kind::RampFrozen, format!("takes {share:.0} % until it is well again"))
@@ -188,8 +197,13 @@ impl Notes<'_> {
                 (_, Mode::Draining | Mode::Steady) => continue,
             };
             let (zone, region) = self.names(at);
-            info!(%zone, %region, "{}: {cause}", word(kind));
-            self.journal.note(self.at, self.about(at, Note::new(kind, cause)));
+            let zones = self.after.zones_of(at.0).count();
+            let note = match zones {
+                1 => self.about(at, Note::new(kind, cause)),
+                _ => Note { zone: None, ..self.about(at, Note::new(kind, format!("{cause}; in {zones} zones"))) },
+            };
+            info!(%zone, zones, %region, "{}: {}", word(kind), note.cause);
+            self.journal.note(self.at, note);
         }
     }
 
@@ -228,7 +242,8 @@ impl Notes<'_> {
                     let begins = matches!(kind, Kind::OrderGiven | Kind::OrderBegan);
                     let share = if begins { Share::NONE } else { Share::FULL };
                     let standing = Standing { share, ..self.before.standing(zone, region as u8).clone() };
-                    let goal = self.before.with_standings([(zone, region as u8, standing)]);
+                    let at = (self.before.fleet_of(zone), region as u8);
+                    let goal = self.before.with_standings([(at, standing)]);
                     effect_between(self.before, &goal, zone)
                 }
                 _ => self.effect(zone),
@@ -259,21 +274,23 @@ impl Notes<'_> {
     }
 
     /// How many servers of a region are up: `A: 1 of 3 servers up, 2 needed`.
-    fn count(&self, (zone, region): At, family: Family) -> String {
-        let (fleet, state) = self.after.fleet(zone);
+    fn count(&self, (at, region): At, family: Family) -> String {
+        let (fleet, state) = self.after.fleet_at(at);
         let members = fleet.members(region, family);
         let verdicts = self.after.verdicts();
         let up = members.iter().filter(|member| state.is_up(usize::from(region), family, member, verdicts)).count();
         let rtype = if family == Family::V4 { "A" } else { "AAAA" };
-        let forced = match self.after.standing(zone, region).forced {
+        let forced = match state.standing(region).forced {
             Some(_) => ", forced by the operator",
             None => "",
         };
         format!("{rtype}: {up} of {} servers up, {} needed{forced}", members.len(), fleet.min_up(region, family))
     }
 
-    fn names(&self, (zone, region): At) -> (Arc<str>, Arc<str>) {
-        let zone = &self.after.zones()[zone as usize].zone;
+    /// A zone with the region, and its name.
+    fn names(&self, (fleet, region): At) -> (Arc<str>, Arc<str>) {
+        let zone = self.after.zones_of(fleet).next().map(|zone| &*self.after.zones()[zone as usize].zone);
+        let zone = zone.unwrap_or_else(|| self.after.sample(fleet));
         (zone.label(), Arc::clone(&zone.regions[usize::from(region)].name))
     }
 

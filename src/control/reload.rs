@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info};
 
+use super::aside::{self, Job as Aside};
 use super::load::{Loaded, Refused};
 use super::notes::Job;
 use super::{Control, judged, log, now};
@@ -22,17 +22,17 @@ impl Control {
         self.waiting.append(&mut self.next);
         let load = Arc::clone(&self.load);
         let (previous, beliefs) = (self.published.load_full(), self.world.beliefs());
-        self.job = Some(tokio::task::spawn_blocking(move || load(&previous, &beliefs)));
+        self.job = Some(aside::run("load", move || load(&previous, &beliefs)));
     }
 
-    pub(super) fn finish(&mut self, done: Result<Result<Loaded, Refused>, JoinError>) {
+    pub(super) fn finish(&mut self, done: Option<Result<Loaded, Refused>>) {
         self.job = None;
         let outcome = match done {
-            Ok(Ok(loaded)) => Ok(self.accept(loaded)),
-            Ok(Err(refused)) => Err(self.refuse(refused)),
-            Err(died) => {
+            Some(Ok(loaded)) => Ok(self.accept(loaded)),
+            Some(Err(refused)) => Err(self.refuse(refused)),
+            None => {
                 self.tally.reloads_refused.fetch_add(1, Relaxed);
-                error!(error = %died, "a fault of ours ended the reload; what was loaded before serves on");
+                error!("a fault of ours ended the reload; what was loaded before serves on");
                 self.note(Kind::ReloadRefused, "a fault of ours ended it");
                 Err(vec![])
             }
@@ -56,11 +56,13 @@ impl Control {
         prober.retarget(snapshot.targets());
         self.beats.retarget(snapshot.targets());
         self.judge.retain(judged(&snapshot), now());
-        self.regions.replace(&snapshot);
+        let alone = self.regions.replace(&snapshot);
+        let snapshot = if alone.is_empty() { snapshot } else { snapshot.with_apart(&alone) };
+        self.regions.set_apart(&snapshot);
         self.watcher.watch(seen.inputs, seen.fingerprint);
         // Ramps and orders hold in it before it is published.
         let everywhere = self.regions.all().collect();
-        let (after, flips, steps) = self.settle(Some(snapshot), &everywhere, now());
+        let (after, flips, steps) = self.settle(Some(snapshot), everywhere, now());
         let generation = after.generation();
         let plain = vec![Note::new(Kind::Reloaded, format!("generation {generation}, {} zones", after.zones().len()))];
         self.scribe.note(Job { plain, flips, steps, ..Job::new(before, Arc::clone(&after)) });
@@ -82,12 +84,11 @@ impl Control {
     }
 }
 
-/// The outcome of the load going on; never, when none is.
-pub(super) async fn job(
-    job: &mut Option<JoinHandle<Result<Loaded, Refused>>>,
-) -> Result<Result<Loaded, Refused>, JoinError> {
+/// The outcome of the load going on, `None` if it died; never, when none is.
+pub(super) async fn job(job: &mut Option<Aside<Result<Loaded, Refused>>>) -> Option<Result<Loaded, Refused>> {
     match job {
-        Some(job) => job.await,
+        // What it panicked with was printed.
+        Some(job) => job.await.ok()?.ok(),
         None => std::future::pending().await,
     }
 }

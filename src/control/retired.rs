@@ -4,7 +4,10 @@
 //! would do that in the middle of answering, so the control loop keeps every old one until nobody else holds it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use super::aside::give_way;
 
 /// More are never kept. A reader looks at the published snapshot several times a second, so that many are only passed
 /// when a reader is stuck; then it may as well be the one to free what it holds.
@@ -38,6 +41,28 @@ impl<T> Retired<T> {
         let (unread, read) = self.kept.drain(..).partition(|old| Arc::strong_count(old) == 1);
         self.kept = read;
         Vec::from(unread)
+    }
+}
+
+/// A thread that frees what is thrown in, and gives way meanwhile.
+pub struct Bin<T> {
+    throw: mpsc::Sender<T>,
+}
+
+impl<T: Send + 'static> Bin<T> {
+    pub fn start() -> Bin<T> {
+        let (throw, thrown) = mpsc::channel();
+        let free = move || {
+            give_way();
+            thrown.into_iter().for_each(drop);
+        };
+        // Without a thread it is freed by who throws it in.
+        let _ = thread::Builder::new().name("free".to_owned()).spawn(free);
+        Bin { throw }
+    }
+
+    pub fn take(&self, old: T) {
+        let _ = self.throw.send(old);
     }
 }
 

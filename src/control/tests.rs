@@ -16,6 +16,8 @@ use crate::snapshot::Served;
 use crate::snapshot::standing::{Mode, Share};
 use crate::world::{Beliefs, verdict};
 
+mod twins;
+
 /// A zone of two regions with `servers` servers each, which nobody listens for.
 fn zone(servers: usize) -> Arc<crate::config::settings::Zone> {
     let dir = tempdir().unwrap();
@@ -52,7 +54,10 @@ struct Rig {
 
 impl Rig {
     fn new(servers: usize, load: Load) -> Rig {
-        let snapshot = compile(&zone(servers), &Beliefs::new(), None);
+        Rig::of(compile(&zone(servers), &Beliefs::new(), None), load)
+    }
+
+    fn of(snapshot: Snapshot, load: Load) -> Rig {
         let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
         let (verdicts, verdict_receiver) = mpsc::channel(4096);
         let (events, event_receiver) = mpsc::channel(QUEUE);

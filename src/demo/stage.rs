@@ -114,7 +114,7 @@ impl Stage {
         let mut text = ZONE.to_owned();
         for region in stage.zone()?.regions {
             let mut servers = Vec::new();
-            for server in &region.servers {
+            for server in region.servers.iter() {
                 let wanted = server.probe.expect("every server of the demo's zone says where it is probed");
                 let origin = match Origin::bind(wanted).await {
                     Ok(origin) => origin,
@@ -203,7 +203,7 @@ mod tests {
         let zone = stage.zone().unwrap();
         for (region, settings) in stage.regions.iter().zip(&zone.regions) {
             assert_eq!(region.servers.len(), 2, "{}", region.name);
-            for (server, settings) in region.servers.iter().zip(&settings.servers) {
+            for (server, settings) in region.servers.iter().zip(settings.servers.iter()) {
                 assert_eq!(settings.probe, Some(server.origin.address()));
                 assert_eq!(server.mode(), Mode::Serving);
             }

@@ -21,6 +21,7 @@ use super::reading::Trust;
 use super::record::{BY_COUNTRY, BY_OVERRIDES, BY_POPULATION, MAX_FILES, Record};
 use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
 use crate::config::{At, Diagnostic};
+use crate::memory::{self, Compiled};
 
 /// The merged location databases and overrides.
 pub struct Database {
@@ -136,6 +137,7 @@ impl Database {
         merged
             .add(Path::new("world.mmdb (bundled)"), WORLD.into(), Trust::Ours)
             .expect("the compiled-in database is verified by a test of this module");
+        memory::forget(Compiled::World);
         merged.finish(None)
     }
 
@@ -211,7 +213,7 @@ impl Database {
     }
 }
 
-static WORLD: &[u8] = include_bytes!("../../geoip/world.mmdb");
+pub(crate) static WORLD: &[u8] = include_bytes!("../../geoip/world.mmdb");
 
 /// The database files of `paths`: a directory stands for its `*.mmdb` in the order of their names, but `world.mmdb` last,
 /// so that any database an operator puts beside it is believed before it.

@@ -29,6 +29,7 @@ pub enum Located {
 }
 
 /// Which table to ask for `address`, and with what.
+#[inline]
 pub fn family_of(address: IpAddr) -> Located {
     match address {
         IpAddr::V4(v4) => Located::V4(v4.to_bits(), 0),
@@ -45,6 +46,7 @@ pub fn family_of(address: IpAddr) -> Located {
 }
 
 /// The first `length` bits of `address`, zeros behind them.
+#[inline]
 pub fn masked(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -67,6 +69,7 @@ pub fn block4(address: u32, first: u32, last: u32) -> u8 {
 
 /// Length of the coarsest IPv6 block around `address` that lies within `first..=last` and holds no address that is found
 /// as IPv4; at least 1. `address` itself is not found as IPv4.
+#[inline]
 pub fn block6(address: u128, first: u128, last: u128) -> u8 {
     let below = first.checked_sub(1).map_or(0, |outside| lcp128(address, outside) + 1);
     let above = last.checked_add(1).map_or(0, |outside| lcp128(address, outside) + 1);

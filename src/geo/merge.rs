@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::database::{Database, FileInfo, Known};
 use super::overrides::Overrides;
-use super::ranges::{Ranges, nest};
+use super::ranges::{Key, Ranges, nest};
 use super::reading::{FIRST_V4, Trust, read};
 use super::record::Records;
 use crate::config::{At, Diagnostic};
@@ -57,6 +57,8 @@ impl Merged {
 
     /// Lays the overrides over the files and drops the records that nothing uses any more.
     pub fn finish(self, overrides: Option<(&Path, Overrides)>) -> Database {
+        let Merged { files, records: read, v4, v6 } = self;
+        let read = read.list;
         let (path, overrides) = match overrides {
             Some((path, overrides)) => (Some(path.into()), overrides),
             None => (None, Overrides::default()),
@@ -78,20 +80,24 @@ impl Merged {
             }
         }
         let mut records = Records::default();
-        let mut done: HashMap<(u32, u32), u32, foldhash::fast::RandomState> = HashMap::default();
-        let mut finished = |record: u32, said: u32| {
-            *done.entry((record, said)).or_insert_with(|| {
-                let mut record = self.records.list[record as usize];
-                let by_asn = record.asn.and_then(|asn| overrides.asns.get(&asn));
-                let by_prefix = (said as usize).checked_sub(1).map(|i| &overrides.prefixes[i].1);
-                if let Some(said) = by_prefix.or(by_asn) {
-                    record = record.placed(said);
-                }
-                records.id(record.completed())
-            })
+        let mut finish = |record: u32, said: u32| {
+            let mut record = read[record as usize];
+            let by_asn = record.asn.and_then(|asn| overrides.asns.get(&asn));
+            let by_prefix = (said as usize).checked_sub(1).map(|i| &overrides.prefixes[i].1);
+            if let Some(said) = by_prefix.or(by_asn) {
+                record = record.placed(said);
+            }
+            records.id(record.completed())
         };
-        let v4 = self.v4.overlay(&nest(blocks4, |_, id| id), &mut finished);
-        let v6 = self.v6.overlay(&nest(blocks6, |_, id| id), &mut finished);
+        // Most addresses lie in no prefix of the overrides.
+        let mut plain = vec![None; read.len()];
+        let mut under_prefix: HashMap<(u32, u32), u32, foldhash::fast::RandomState> = HashMap::default();
+        let mut finished = |record: u32, said: u32| match said {
+            0 => *plain[record as usize].get_or_insert_with(|| finish(record, 0)),
+            _ => *under_prefix.entry((record, said)).or_insert_with(|| finish(record, said)),
+        };
+        let v4 = overridden(v4, blocks4, &mut finished);
+        let v6 = overridden(v6, blocks6, &mut finished);
         let mut records = records.list;
         records.shrink_to_fit();
         let mut known = Known::default();
@@ -101,6 +107,19 @@ impl Merged {
             known.continents.extend(record.continent);
             known.asns.extend(record.asn);
         }
-        Database { files: self.files, overrides: path, records, v4: v4.into(), v6: v6.into(), known }
+        Database { files, overrides: path, records, v4: v4.into(), v6: v6.into(), known }
+    }
+}
+
+/// Runs by finished records; `blocks` are those of overrides, by their numbers.
+fn overridden<K: Key>(
+    read: Ranges<K>,
+    blocks: Vec<(K, K, u32)>,
+    mut finished: impl FnMut(u32, u32) -> u32,
+) -> Ranges<K> {
+    // A full database has millions of runs: without need there are not to be two of them at a time.
+    match &blocks[..] {
+        [] => read.replaced(|record| finished(record, 0)),
+        _ => read.overlay(&nest(blocks, |_, id| id), finished),
     }
 }

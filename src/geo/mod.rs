@@ -22,8 +22,10 @@ mod ranges;
 mod reading;
 mod record;
 mod schema;
+mod table;
 
-pub use atlas::{Atlas, CellId, Located};
+pub use atlas::{Atlas, CellId, Located, Search};
+pub(crate) use database::WORLD;
 pub use database::{Database, FileInfo, Found, Origin, Told, expand};
 pub use places::{Place, PlaceId, Places};
 pub use point::Point;

@@ -26,8 +26,8 @@ pub struct Place {
     pub country: Option<CountryCode>,
     /// Number of IPv4 /24 and IPv6 /48 blocks that lie here (a /24 weighs as much as a /48).
     pub weight: u64,
-    /// Bit `i` is the truth of `froms[i]` given to [`Places::build`].
-    pub truth: Box<[u64]>,
+    /// Bit `i` is the truth of `froms[i]` given to [`Places::build`]. There are few distinct ones.
+    pub truth: Arc<[u64]>,
 }
 
 impl Place {
@@ -223,13 +223,13 @@ impl<T: Copy + Eq + Hash> Interner<T> {
 
 /// Distinct truths of all `froms`; number 0 is "none is true".
 struct Truths {
-    items: Vec<Box<[u64]>>,
-    ids: HashMap<Box<[u64]>, u32, foldhash::fast::RandomState>,
+    items: Vec<Arc<[u64]>>,
+    ids: HashMap<Arc<[u64]>, u32, foldhash::fast::RandomState>,
 }
 
 impl Truths {
     fn new(froms: usize) -> Truths {
-        let none: Box<[u64]> = vec![0; froms.div_ceil(64)].into();
+        let none: Arc<[u64]> = vec![0; froms.div_ceil(64)].into();
         Truths { items: vec![none.clone()], ids: HashMap::from_iter([(none, 0)]) }
     }
 
@@ -238,8 +238,9 @@ impl Truths {
             return id;
         }
         let id = self.items.len() as u32;
-        self.items.push(truth.into());
-        self.ids.insert(truth.into(), id);
+        let truth: Arc<[u64]> = truth.into();
+        self.items.push(truth.clone());
+        self.ids.insert(truth, id);
         id
     }
 
@@ -247,13 +248,14 @@ impl Truths {
         if b == 0 || a == b {
             return a;
         }
-        let both: Box<[u64]> = self.items[a as usize].iter().zip(&self.items[b as usize]).map(|(x, y)| x | y).collect();
+        let both: Vec<u64> =
+            self.items[a as usize].iter().zip(self.items[b as usize].iter()).map(|(x, y)| x | y).collect();
         self.id(&both)
     }
 
     /// The truth `from` alone.
     fn one(&mut self, from: usize) -> u32 {
-        let mut truth = self.items[0].clone();
+        let mut truth = self.items[0].to_vec();
         truth[from / 64] |= 1 << (from % 64);
         self.id(&truth)
     }

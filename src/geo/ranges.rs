@@ -102,6 +102,22 @@ impl<K: Key> Ranges<K> {
         out
     }
 
+    /// Each value replaced, in place; neighbours that become equal are joined.
+    pub fn replaced(mut self, mut value: impl FnMut(u32) -> u32) -> Ranges<K> {
+        let mut kept = 0;
+        for i in 0..self.len() {
+            let value = value(self.values[i]);
+            if kept == 0 || self.values[kept - 1] != value {
+                (self.starts[kept], self.values[kept]) = (self.starts[i], value);
+                kept += 1;
+            }
+        }
+        self.starts.truncate(kept);
+        self.values.truncate(kept);
+        self.shrink();
+        self
+    }
+
     /// Whether no run begins within a block of `1 << shift` keys.
     pub fn aligned(&self, shift: u32) -> bool {
         self.starts.iter().all(|&start| start >> shift << shift == start)
@@ -271,6 +287,14 @@ mod tests {
         let both = a.overlay(&b, |x, y| x * 10 + y);
         assert_eq!(both.starts(), [0, 10, 15, 20, 25]);
         assert_eq!(both.values(), [0, 10, 12, 2, 0]);
+    }
+
+    #[test]
+    fn replaced_values_join_neighbours_that_become_equal() {
+        let ranges = built(&[(10, 19, 1), (20, 29, 2), (30, 39, 3)]);
+        let halved = ranges.replaced(|value| value / 2);
+        assert_eq!(halved.starts(), [0, 20, 40]);
+        assert_eq!(halved.values(), [0, 1, 0]);
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::SystemTime;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -49,20 +53,52 @@ pub(super) fn read(
     file: u8,
     records: &mut Records,
 ) -> Result<(FileInfo, Ranges<u32>, Ranges<u64>), Fault> {
-    let reader = match trust {
-        Trust::Verify => verified(bytes)?,
-        Trust::Ours => Reader::from_source(bytes)?,
-    };
+    let bytes = if trust == Trust::Verify { described(bytes)? } else { bytes };
+    let reader = Reader::from_source(bytes)?;
+    let unsound = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Either takes most of a second for a full City database, so they go side by side. What is read is believed only
+        // when the verifier has seen the whole file: no cycles, no more networks than three times the nodes, every record
+        // sound, and a bound on the work that records inside each other can make.
+        let verifying = (trust == Trust::Verify).then(|| {
+            scope.spawn(|| {
+                let verdict = reader.verify();
+                unsound.store(verdict.is_err(), Relaxed);
+                verdict
+            })
+        });
+        let runs = runs(&reader, path, file, records, &unsound);
+        match verifying.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))) {
+            Some(Err(fault)) => Err(fault.into()),
+            _ => runs,
+        }
+    })
+}
+
+/// The runs of `reader`'s file; of one that is found `unsound` meanwhile any part.
+fn runs(
+    reader: &Reader<Cow<'_, [u8]>>,
+    path: &Path,
+    file: u8,
+    records: &mut Records,
+    unsound: &AtomicBool,
+) -> Result<(FileInfo, Ranges<u32>, Ranges<u64>), Fault> {
     let metadata = reader.metadata();
+    // More make the verifier refuse the file.
+    let most = u64::from(metadata.node_count) * 3;
     let (mut v4, mut v6) = (Builder::default(), Builder::default());
     let mut sub64 = Sub64::default();
     // Many networks share one record: each is decoded once.
-    let mut ids: HashMap<usize, u32, foldhash::fast::RandomState> = HashMap::default();
+    let mut ids: HashMap<u32, u32, foldhash::fast::RandomState> = HashMap::default();
     let (mut networks, mut useful) = (0, false);
     for network in reader.networks(WithinOptions::default())? {
         let found = network?;
-        let Some(offset) = found.offset() else { continue };
+        // The format's pointers have 32 bits at most.
+        let Some(offset) = found.offset().and_then(|offset| u32::try_from(offset).ok()) else { continue };
         networks += 1;
+        if networks > most || unsound.load(Relaxed) {
+            break;
+        }
         let id = match ids.get(&offset) {
             Some(&id) => id,
             None => {
@@ -111,14 +147,6 @@ pub(super) fn read(
         networks,
     };
     Ok((info, v4.finish(), v6.finish()))
-}
-
-/// Checks the whole file: no cycles, no more networks than three times the nodes, every record sound, and a bound on the
-/// work that records inside each other can make. So what walks and decodes it later is bounded too.
-fn verified(bytes: Cow<'_, [u8]>) -> Result<Reader<Cow<'_, [u8]>>, MaxMindDbError> {
-    let reader = Reader::from_source(described(bytes)?)?;
-    reader.verify()?;
-    Ok(reader)
 }
 
 /// The verifier refuses a file without a description before it looks at anything else, and those of ip-location-db have

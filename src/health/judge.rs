@@ -145,10 +145,11 @@ impl Judge {
                 self.cases.push(case);
                 self.cases.len() - 1
             });
-            let groups = &mut self.cases[place].groups;
-            if !groups.contains(&group) {
-                groups.push(group);
-            }
+            self.cases[place].groups.push(group);
+        }
+        for case in &mut self.cases {
+            case.groups.sort_unstable();
+            case.groups.dedup();
         }
         let wakes = self.cases.iter().enumerate().filter_map(|(place, case)| Some((case.wake?, place)));
         self.wakes = wakes.collect();

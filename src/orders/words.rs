@@ -60,6 +60,11 @@ impl<'o> Words<'o> {
         self.regions.is_empty() && self.servers.is_empty()
     }
 
+    /// The zones that are named, some several times.
+    pub fn zones(&self) -> impl Iterator<Item = &'o str> {
+        self.regions.values().chain(self.servers.values()).flatten().filter_map(|said| said.zone)
+    }
+
     /// Of a region. `zone` is in lower case and without the final dot.
     pub fn region(&self, zone: &str, region: &str) -> Word {
         let said = self.regions.get(region).into_iter().flatten().filter(|said| said.holds_in(zone));

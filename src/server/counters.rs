@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use crate::answer::{Outcome, Transport};
@@ -50,22 +50,24 @@ pub struct Counters {
     zones: Box<[Labels]>,
     /// Where the regions of each zone begin among the region counters; one more at the end.
     first_region: Box<[usize]>,
-    /// One a UDP worker, the last for TCP.
+    /// One for each of the first UDP workers, one for all others, and one for TCP.
     shards: Box<[Box<[Line]>]>,
 }
 
 impl Counters {
-    /// For the zones of a snapshot, with a UDP shard for each CPU that this process may use.
+    /// For the zones of a snapshot, with a UDP shard for each CPU that this process might use when it began.
     pub fn of<'a>(zones: impl Iterator<Item = &'a Zone>) -> Counters {
         let labels = zones.map(|zone| Labels {
             zone: zone.label(),
             regions: zone.regions.iter().map(|region| region.name.clone()).collect(),
         });
-        Counters::new(available_parallelism().map_or(1, usize::from), labels.collect())
+        // Later, threads may be kept off some CPUs.
+        static CPUS: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+        Counters::new(*CPUS, labels.collect())
     }
 
-    /// `workers`: UDP workers that are to count without disturbing each other. Should there be more, some share a
-    /// shard, which is slower and counts as well.
+    /// `workers`: UDP workers that are to count without disturbing each other. Should there be more, those share a shard,
+    /// which is slower and counts as well.
     pub fn new(workers: usize, zones: Vec<Labels>) -> Counters {
         let mut first_region = vec![0];
         first_region.extend(zones.iter().scan(0, |sum, zone| {
@@ -74,29 +76,30 @@ impl Counters {
         }));
         let lines = ZONES + zones.len() + first_region[zones.len()].div_ceil(OTHER + 1);
         let shard = |_| (0..lines).map(|_| Line::default()).collect();
-        let shards = (0..workers.max(1) + 1).map(shard).collect();
+        let shards = (0..workers + 2).map(shard).collect();
         Counters { zones: zones.into(), first_region: first_region.into(), shards }
     }
 
-    /// Where UDP worker number `worker` counts.
+    /// Where UDP worker number `worker` counts, and no other thread.
     pub fn udp(&self, worker: usize) -> Shard<'_> {
-        let workers = self.shards.len() - 1;
-        Shard { counters: self, lines: &self.shards[worker % workers] }
+        let workers = self.shards.len() - 2;
+        Shard { counters: self, lines: &self.shards[worker.min(workers)], is_shared: worker >= workers }
     }
 
     /// Where every TCP connection counts.
     pub fn tcp(&self) -> Shard<'_> {
-        Shard { counters: self, lines: &self.shards[self.shards.len() - 1] }
+        Shard { counters: self, lines: &self.shards[self.shards.len() - 1], is_shared: true }
     }
 
-    fn add_to(&self, totals: &mut Totals) {
+    /// `zeros`: regions without answers are told as well.
+    fn add_to(&self, totals: &mut Totals, zeros: bool) {
         let last = self.shards.len() - 1;
         for (i, lines) in self.shards.iter().enumerate() {
-            self.add_shard(lines, if i == last { Transport::Tcp } else { Transport::Udp }, totals);
+            self.add_shard(lines, if i == last { Transport::Tcp } else { Transport::Udp }, totals, zeros);
         }
     }
 
-    fn add_shard(&self, lines: &[Line], transport: Transport, totals: &mut Totals) {
+    fn add_shard(&self, lines: &[Line], transport: Transport, totals: &mut Totals, zeros: bool) {
         let transport = transport_name(transport);
         *totals.dropped.entry(transport).or_default() += lines[MISCELLANEOUS].0[DROPPED].load(Relaxed);
         *totals.unsent.entry(transport).or_default() += lines[MISCELLANEOUS].0[UNSENT].load(Relaxed);
@@ -113,8 +116,10 @@ impl Counters {
         for (zone, first) in self.zones.iter().zip(&self.first_region) {
             for (i, region) in zone.regions.iter().enumerate() {
                 let count = self.region(lines, first + i).load(Relaxed);
-                // A region without answers is told as well: its zero is what an operator looks for.
-                *totals.answers.entry((zone.zone.clone(), region.clone())).or_default() += count;
+                // Its zero is what an operator looks for.
+                if zeros || count > 0 {
+                    *totals.answers.entry((zone.zone.clone(), region.clone())).or_default() += count;
+                }
             }
         }
     }
@@ -124,11 +129,12 @@ impl Counters {
     }
 }
 
-/// One writer's part of the [`Counters`]. Others may write to it without harm.
+/// A part of the [`Counters`], of one writer or of several.
 #[derive(Clone, Copy)]
 pub struct Shard<'a> {
     counters: &'a Counters,
     lines: &'a [Line],
+    is_shared: bool,
 }
 
 impl Shard<'_> {
@@ -136,16 +142,16 @@ impl Shard<'_> {
     /// outside all zones, not at all.
     pub fn record(self, outcome: Outcome) {
         let Outcome::Answered { rcode, zone, region, .. } = outcome else {
-            add(&self.lines[MISCELLANEOUS].0[DROPPED], 1);
+            self.add(&self.lines[MISCELLANEOUS].0[DROPPED], 1);
             return;
         };
         let rcode = RCODES.iter().position(|(code, _)| *code == rcode).unwrap_or(OTHER);
         let zone = zone.map(|zone| zone as usize).filter(|zone| *zone < self.counters.zones.len());
-        add(&self.lines[zone.map_or(OUTSIDE, |zone| ZONES + zone)].0[rcode], 1);
+        self.add(&self.lines[zone.map_or(OUTSIDE, |zone| ZONES + zone)].0[rcode], 1);
         if let (Some(zone), Some(region)) = (zone, region) {
             let position = self.counters.first_region[zone] + region as usize;
             if position < self.counters.first_region[zone + 1] {
-                add(self.counters.region(self.lines, position), 1);
+                self.add(self.counters.region(self.lines, position), 1);
             }
         }
     }
@@ -153,7 +159,7 @@ impl Shard<'_> {
     /// Counts answers that were made and could not be sent.
     pub fn unsent(self, answers: usize) {
         if answers > 0 {
-            add(&self.lines[MISCELLANEOUS].0[UNSENT], answers as u64);
+            self.add(&self.lines[MISCELLANEOUS].0[UNSENT], answers as u64);
         }
     }
 
@@ -162,11 +168,17 @@ impl Shard<'_> {
     pub(super) fn outside(&self) -> u64 {
         self.lines[OUTSIDE].0.iter().map(|counter| counter.load(Relaxed)).sum()
     }
-}
 
-/// Counters order nothing but themselves, so relaxed is enough; who folds them has synchronised by their `Arc`.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.fetch_add(n, Relaxed);
+    /// Counters order nothing but themselves, so relaxed is enough; who folds them has synchronised by their `Arc`.
+    fn add(self, counter: &AtomicU64, n: u64) {
+        match self.is_shared {
+            true => {
+                counter.fetch_add(n, Relaxed);
+            }
+            // One writer needs no locked instruction, which waits for the stores before it.
+            false => counter.store(counter.load(Relaxed) + n, Relaxed),
+        }
+    }
 }
 
 fn transport_name(transport: Transport) -> &'static str {
@@ -226,11 +238,20 @@ impl Ledger {
 
     /// The sums of now.
     pub fn totals(&self) -> Totals {
+        self.sums(true)
+    }
+
+    /// The same without the regions of which no answer was counted: of ten thousand zones most are quiet.
+    pub fn active(&self) -> Totals {
+        self.sums(false)
+    }
+
+    fn sums(&self, zeros: bool) -> Totals {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.fold();
         let mut totals = inner.folded.clone();
         for counters in &inner.in_use {
-            counters.add_to(&mut totals);
+            counters.add_to(&mut totals, zeros);
         }
         totals
     }
@@ -243,7 +264,7 @@ impl Inner {
         let Inner { in_use, folded } = self;
         in_use.retain_mut(|counters| match Arc::get_mut(counters) {
             Some(counters) => {
-                counters.add_to(folded);
+                counters.add_to(folded, true);
                 false
             }
             None => true,
@@ -317,7 +338,7 @@ mod tests {
             }
         }
         let mut totals = Totals::default();
-        counters.add_to(&mut totals);
+        counters.add_to(&mut totals, true);
         assert!(totals.answers.iter().all(|((zone, _), n)| *n == if &**zone == "z64" { 2 } else { 1 }), "{totals:?}");
         assert_eq!(totals.answers.len(), 64 + 1 + 7);
     }
@@ -373,10 +394,11 @@ mod tests {
         ledger.adopt(&counters);
         let per_thread = 20_000;
         std::thread::scope(|scope| {
-            for _ in 0..2 {
+            for worker in [0, 1, 2] {
                 let counters = counters.clone();
-                scope
-                    .spawn(move || (0..per_thread).for_each(|_| counters.udp(0).record(answered(0, Some(0), Some(0)))));
+                scope.spawn(move || {
+                    (0..per_thread).for_each(|_| counters.udp(worker).record(answered(0, Some(0), Some(0))));
+                });
             }
             let mut last = 0;
             for _ in 0..100 {
@@ -386,6 +408,6 @@ mod tests {
             }
         });
         drop(counters);
-        assert_eq!(ledger.totals().answers[&("a.example".into(), "eu".into())], 2 * per_thread);
+        assert_eq!(ledger.totals().answers[&("a.example".into(), "eu".into())], 3 * per_thread);
     }
 }

@@ -1,12 +1,12 @@
 //! Datagrams in batches: recvmmsg and sendmmsg of Linux, with the local address copied from query to answer.
 //!
-//! This is the only module with unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local
-//! address. Everything unsafe is a system call; what the kernel wrote is read as plain bytes. No pointer outlives the
+//! Unsafe code: no well-kept crate receives *and* sends batches *and* keeps the local address.
+//! Everything unsafe is a system call; what the kernel wrote is read as plain bytes. No pointer outlives the
 //! function that made it: the headers are built anew for each call, at some 50 ns for the whole batch.
 
 use std::io;
 use std::mem::{self, offset_of};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr;
 
@@ -43,17 +43,38 @@ struct Envelope {
     control_length: usize,
     length: usize,
     cut: bool,
-    /// Bytes of the answer; 0: none.
-    answer: usize,
 }
 
-/// Fixed buffers for one socket: [`Batch::receive`], then [`Batch::answer`], then [`Batch::send`].
+/// Fixed buffers for one socket: [`Batch::receive`], then [`Batch::parts`], then [`Batch::send`].
 pub struct Batch {
     queries: Box<[Slot]>,
-    answers: Box<[Slot]>,
+    answers: Box<[Answer]>,
     envelopes: Box<[Envelope]>,
     received: usize,
 }
+
+/// Room for one answer.
+#[repr(C, align(64))]
+pub struct Answer {
+    bytes: [u8; SLOT],
+    /// 0: none.
+    length: usize,
+}
+
+impl Answer {
+    /// [`SLOT`] bytes, not cleared.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// To be sent are so many bytes of the room.
+    pub fn is(&mut self, length: usize) {
+        self.length = length.min(SLOT);
+    }
+}
+
+/// Nobody can be answered at port 0.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A datagram as it came.
 pub struct Datagram<'a> {
@@ -73,17 +94,11 @@ pub enum Wait {
 
 impl Batch {
     pub fn new() -> Batch {
-        let slots = || (0..BATCH).map(|_| Slot([0; SLOT])).collect();
-        let empty = Envelope {
-            control: [0; CONTROL],
-            peer: [0; _],
-            peer_length: 0,
-            control_length: 0,
-            length: 0,
-            cut: false,
-            answer: 0,
-        };
-        Batch { queries: slots(), answers: slots(), envelopes: [empty; BATCH].into(), received: 0 }
+        let queries = (0..BATCH).map(|_| Slot([0; SLOT])).collect();
+        let answers = (0..BATCH).map(|_| Answer { bytes: [0; SLOT], length: 0 }).collect();
+        let empty =
+            Envelope { control: [0; CONTROL], peer: [0; _], peer_length: 0, control_length: 0, length: 0, cut: false };
+        Batch { queries, answers, envelopes: [empty; BATCH].into(), received: 0 }
     }
 
     /// Takes what waits in the socket, at most [`BATCH`] datagrams, and forgets the batch before. The number is at
@@ -117,28 +132,28 @@ impl Batch {
             libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), BATCH as _, flags as _, ptr::null_mut())
         };
         let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
-        for (header, envelope) in headers[..n].iter().zip(&mut self.envelopes) {
+        for ((header, envelope), answer) in headers[..n].iter().zip(&mut self.envelopes).zip(&mut self.answers) {
             envelope.peer_length = header.msg_hdr.msg_namelen;
             // As many bytes as the kernel filled in; a shortened control message can't name an address.
             let whole = header.msg_hdr.msg_flags & libc::MSG_CTRUNC == 0;
             envelope.control_length = if whole { header.msg_hdr.msg_controllen as _ } else { 0 };
             envelope.length = (header.msg_len as usize).min(SLOT);
             envelope.cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            envelope.answer = 0;
+            answer.length = 0;
         }
         self.received = n;
         Ok(n)
     }
 
-    /// Gives each received datagram to `respond` with room for its answer ([`SLOT`] bytes, not cleared); it returns
-    /// the answer's length, 0 for none.
-    pub fn answer(&mut self, mut respond: impl FnMut(Datagram<'_>, &mut [u8]) -> usize) {
-        let received = self.envelopes[..self.received].iter_mut();
-        for ((envelope, query), answer) in received.zip(&self.queries).zip(&mut self.answers) {
-            let Some(peer) = envelope.peer() else { continue };
-            let datagram = Datagram { bytes: &query.0[..envelope.length], cut: envelope.cut, peer };
-            envelope.answer = respond(datagram, &mut answer.0).min(SLOT);
-        }
+    /// The received datagrams, each with the room for its answer, which has length 0 so far.
+    pub fn parts(&mut self) -> (impl Iterator<Item = Datagram<'_>>, &mut [Answer]) {
+        let received = self.envelopes[..self.received].iter().zip(&self.queries);
+        let datagrams = received.map(|(envelope, query)| {
+            // An address that is neither IPv4 nor IPv6 the kernel does not give on these sockets.
+            let peer = envelope.peer().unwrap_or(NOBODY);
+            Datagram { bytes: &query.0[..envelope.length], cut: envelope.cut, peer }
+        });
+        (datagrams, &mut self.answers[..self.received])
     }
 
     /// Sends the answers, each from the address that its query was sent to. Returns how many could not be sent.
@@ -149,11 +164,11 @@ impl Batch {
         let mut vectors: [libc::iovec; BATCH] = std::array::from_fn(|_| no_vector());
         let mut headers: [libc::mmsghdr; BATCH] = std::array::from_fn(|_| no_header());
         let answered = self.envelopes[..self.received].iter_mut().zip(&mut self.answers);
-        let answered = answered.filter(|(envelope, _)| envelope.answer > 0);
+        let answered = answered.filter(|(_, answer)| answer.length > 0);
         let mut count = 0;
         for (((envelope, answer), vector), header) in answered.zip(&mut vectors).zip(&mut headers) {
-            vector.iov_base = answer.0.as_mut_ptr().cast();
-            vector.iov_len = envelope.answer;
+            vector.iov_base = answer.bytes.as_mut_ptr().cast();
+            vector.iov_len = answer.length;
             let header = &mut header.msg_hdr;
             header.msg_name = envelope.peer.as_mut_ptr().cast();
             header.msg_namelen = envelope.peer_length;
@@ -283,10 +298,11 @@ mod tests {
     }
 
     fn echo(batch: &mut Batch) {
-        batch.answer(|datagram, out| {
-            out[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-            datagram.bytes.len()
-        });
+        let (datagrams, answers) = batch.parts();
+        for (Datagram { bytes, .. }, answer) in datagrams.zip(answers) {
+            answer.room()[..bytes.len()].copy_from_slice(bytes);
+            answer.is(bytes.len());
+        }
     }
 
     fn received(client: &UdpSocket) -> Vec<Vec<u8>> {
@@ -342,10 +358,11 @@ mod tests {
         }
         let mut batch = Batch::new();
         batch.receive(&server, Wait::ForOne).unwrap();
-        batch.answer(|datagram, out| {
-            out[0] = datagram.bytes[0];
-            usize::from(datagram.bytes[0] % 2)
-        });
+        let (datagrams, answers) = batch.parts();
+        for (Datagram { bytes, .. }, answer) in datagrams.zip(answers) {
+            answer.room()[0] = bytes[0];
+            answer.is(usize::from(bytes[0] % 2));
+        }
         assert_eq!(batch.send(&server), 0);
         assert_eq!(received(&client), [[1], [3]]);
     }
@@ -358,11 +375,7 @@ mod tests {
             client.send_to(b"q", server.local_addr().unwrap()).unwrap();
             let mut batch = Batch::new();
             batch.receive(&server, Wait::ForOne).unwrap();
-            let mut peers = Vec::new();
-            batch.answer(|datagram, _| {
-                peers.push(datagram.peer);
-                0
-            });
+            let peers: Vec<SocketAddr> = batch.parts().0.map(|datagram| datagram.peer).collect();
             assert_eq!(peers, [client.local_addr().unwrap()]);
         }
     }

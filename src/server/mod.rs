@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! bind ──► Sockets ──► serve ──► udp   a thread a worker, batches by mmsg
-//!                                tcp   tasks on the tokio runtime; connections counts and limits them
+//!                                tcp   a thread a worker, many connections each by epoll; connections counts and
+//!                                      limits them, conversation is what is said on one
 //! ```
 //!
 //! Sockets are bound before anything else is done, so that a port in use is known at once. What arrives before
 //! [`Sockets::serve`] waits in the kernel's buffers.
 
 pub mod connections;
+mod conversation;
 pub mod counters;
+pub mod cpus;
 mod descriptors;
+// epoll for sockets that the standard library owns; see the module.
+#[allow(unsafe_code)]
+mod epoll;
 // recvmmsg and sendmmsg have no safe wrapper that keeps the local address; see the module.
 #[allow(unsafe_code)]
 mod mmsg;
@@ -22,7 +28,8 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -38,16 +45,41 @@ use crate::snapshot::Snapshot;
 
 /// All that transports need of a snapshot.
 pub trait Answers: Send + Sync + 'static {
+    /// A query between the stages of its answer, as [`answer::Pending`].
+    type Pending<'q>;
+
+    fn read<'q>(&'q self, query: &'q [u8], client: Client) -> Self::Pending<'q>;
+
+    /// As [`answer::seek`].
+    fn seek(batch: &mut [Self::Pending<'_>]);
+
     /// As [`answer::respond`], with its demands on `out`.
-    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome;
+    fn write(pending: &Self::Pending<'_>, out: &mut [u8]) -> Outcome;
+
+    /// All stages of one query.
+    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+        let mut pending = self.read(query, client);
+        Self::seek(slice::from_mut(&mut pending));
+        Self::write(&pending, out)
+    }
 
     /// The counters that positions in an [`Outcome`] of this snapshot refer to.
     fn counters(&self) -> &Counters;
 }
 
 impl Answers for Snapshot {
-    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
-        answer::respond(self, query, client, out)
+    type Pending<'q> = answer::Pending<'q, 'q>;
+
+    fn read<'q>(&'q self, query: &'q [u8], client: Client) -> answer::Pending<'q, 'q> {
+        answer::Pending::read(self, query, client)
+    }
+
+    fn seek(batch: &mut [answer::Pending<'_, '_>]) {
+        answer::seek(batch);
+    }
+
+    fn write(pending: &answer::Pending<'_, '_>, out: &mut [u8]) -> Outcome {
+        pending.write(out)
     }
 
     fn counters(&self) -> &Counters {
@@ -101,16 +133,18 @@ impl fmt::Display for BindError {
 /// Bound sockets that nobody reads yet.
 pub struct Sockets {
     udp: Vec<UdpSocket>,
-    tcp: Vec<std::net::TcpListener>,
+    /// For each address, one a worker.
+    tcp: Vec<Vec<TcpListener>>,
+    cpus: Vec<u16>,
 }
 
 /// How often another port is tried when the one given for port 0 is free for UDP and not for TCP.
 const PORT_TRIES: usize = 16;
 
-/// Binds UDP and TCP on every address, `workers` UDP sockets (at least 1) each. With port 0 both get one free port.
+/// Binds UDP and TCP on every address, `workers` sockets (at least 1) each. With port 0 both get one free port.
 /// Does not block.
 pub fn bind(listen: &[SocketAddr], workers: usize) -> Result<Sockets, BindError> {
-    let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new() };
+    let mut sockets = Sockets { udp: Vec::new(), tcp: Vec::new(), cpus: Vec::new() };
     for &address in listen {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         let (udp, tcp) = loop {
@@ -126,9 +160,10 @@ pub fn bind(listen: &[SocketAddr], workers: usize) -> Result<Sockets, BindError>
     Ok(sockets)
 }
 
-fn bind_both(address: SocketAddr, workers: usize) -> Result<(Vec<UdpSocket>, std::net::TcpListener), BindError> {
+fn bind_both(address: SocketAddr, workers: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), BindError> {
     let udp = udp::bind(address, workers).map_err(|cause| BindError { address, protocol: "UDP", cause })?;
-    let tcp = udp[0].local_addr().and_then(tcp::bind).map_err(|cause| BindError { address, protocol: "TCP", cause })?;
+    let tcp = udp[0].local_addr().and_then(|address| tcp::bind(address, workers));
+    let tcp = tcp.map_err(|cause| BindError { address, protocol: "TCP", cause })?;
     Ok((udp, tcp))
 }
 
@@ -138,9 +173,15 @@ impl Sockets {
         self.udp.len()
     }
 
+    /// Binds UDP workers to these CPUs in turn once they begin, and keeps everything else of the process off them. They
+    /// were found usable ([`cpus::first_unusable`]).
+    pub fn on_cpus(self, cpus: Vec<u16>) -> Sockets {
+        Sockets { cpus, ..self }
+    }
+
     /// Where we listen, in the order given to [`bind`], with the ports that stand for port 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.tcp.iter().filter_map(|listeners| listeners[0].local_addr().ok()).collect()
     }
 
     /// Begins to answer from whatever snapshot is published at the time of each query, until `shutdown`.
@@ -148,8 +189,8 @@ impl Sockets {
     /// Raises the process's soft limit of open files as far as `limits` need it; where the hard limit is too low, fewer
     /// connections are taken, so that a flood of them leaves descriptors for everything else.
     ///
-    /// Must be called within a tokio runtime, on which TCP is served; UDP workers are threads of their own. Fails
-    /// when a thread or a reactor registration can't be had; whatever had begun stops then.
+    /// UDP workers serve one address each, TCP workers all of them; all are threads of their own. Fails when a thread or
+    /// a descriptor can't be had; whatever had begun stops then.
     pub fn serve<S: Answers>(
         self,
         published: Arc<ArcSwap<S>>,
@@ -157,23 +198,39 @@ impl Sockets {
         shutdown: CancellationToken,
     ) -> io::Result<Running> {
         limits.connections = descriptors::for_connections(limits.connections);
-        let connections = Arc::new(Connections::new(limits, &shutdown));
-        let listeners = self.tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+        let connections = Arc::new(Connections::new(limits));
         let mut running =
             Running { stop: Stop(Arc::default()), workers: Vec::new(), connections: connections.clone(), shutdown };
+        cpus::keep_off(&self.cpus);
+        let mut cpus = self.cpus.into_iter().cycle();
         for (i, socket) in self.udp.into_iter().enumerate() {
-            let (published, stop) = (published.clone(), running.stop.0.clone());
-            let work = move || udp::run(&socket, i, published, &stop);
+            let (published, stop, cpu) = (published.clone(), running.stop.0.clone(), cpus.next());
+            let work = move || {
+                if let Some(cpu) = cpu
+                    && let Err(error) = cpus::bind_to(cpu)
+                {
+                    tracing::warn!(worker = i, cpu, %error, "the UDP worker is not bound to its CPU");
+                }
+                udp::run(&socket, i, published, &stop);
+            };
             running.workers.push(std::thread::Builder::new().name(format!("udp-{i}")).spawn(work)?);
         }
-        for listener in listeners {
-            connections.spawn(tcp::accept(listener, published.clone(), connections.clone()));
+        let mut addresses: Vec<_> = self.tcp.into_iter().map(Vec::into_iter).collect();
+        for i in 0.. {
+            let listeners: Vec<TcpListener> = addresses.iter_mut().filter_map(Iterator::next).collect();
+            if listeners.is_empty() {
+                break;
+            }
+            let worker = tcp::Worker::new(listeners, connections.clone())?;
+            let (published, stop) = (published.clone(), running.stop.0.clone());
+            let work = move || worker.run(published, &stop);
+            running.workers.push(std::thread::Builder::new().name(format!("tcp-{i}")).spawn(work)?);
         }
         Ok(running)
     }
 }
 
-/// Stops the UDP workers when it goes, however that comes about.
+/// Stops the workers when it goes, however that comes about.
 struct Stop(Arc<AtomicBool>);
 
 impl Drop for Stop {
@@ -182,7 +239,7 @@ impl Drop for Stop {
     }
 }
 
-/// Servers at work. Dropping it stops UDP without waiting for it.
+/// Servers at work. Dropping it stops them without waiting for it.
 pub struct Running {
     stop: Stop,
     workers: Vec<JoinHandle<()>>,
@@ -198,16 +255,15 @@ impl Running {
 
     /// Waits for `shutdown`, and then until all have stopped: no connection is accepted any more, queries that were
     /// received are answered, idle connections close at once and busy ones when their message is answered, at the
-    /// latest half a second after [`connections::DRAIN`].
+    /// latest after [`connections::DRAIN`].
     pub async fn stopped(self) {
         self.shutdown.cancelled().await;
         drop(self.stop);
-        self.connections.drained().await;
         let workers = self.workers;
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 if worker.join().is_err() {
-                    tracing::error!("a UDP worker had died");
+                    tracing::error!("a worker had died");
                 }
             }
         });

@@ -1,96 +1,349 @@
-//! DNS over TCP (RFC 7766): a task a connection, which reads what has come, answers all of it and writes once.
+//! DNS over TCP (RFC 7766): each worker thread owns a listener an address, and the connections that it accepts.
 //!
-//! Queries that arrive together are answered together and in order; as an answer is ready at once, none waits for
-//! another. The large buffers belong to the runtime's threads and are used between two awaits only, so an idle
-//! connection holds none, and one in the middle of a message holds the bytes that have arrived.
+//! ```text
+//! wait ──► accept ──► a turn for each connection that is ready, or was not done ──► every 50 ms: deadlines ─┐
+//!   ▲                                                                                                       │
+//!   └───────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What a turn does is told in [`conversation`](super::conversation). A connection has one turn, then all others that
+//! are ready have theirs, so none waits for a peer that never rests. An idle connection is a slot of a table and a
+//! socket: no task, no timer and no buffer.
 
-use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Answers;
 use super::connections::{Connections, DRAIN, Permit};
-use crate::answer::{Client, Outcome, Transport};
+use super::conversation::{Conversation, Scratch, Turn};
+use super::epoll::{Interest, Poller, Ready};
+use crate::answer::{Client, Transport};
 
 /// Connections that wait to be accepted, before the kernel's own bound.
 const BACKLOG: i32 = 4096;
-/// "a two-byte length field which gives the message length" (RFC 1035 §4.2.2).
-const PREFIX: usize = 2;
-/// Longest message (RFC 1035 §4.2.2), in or out.
-const MESSAGE: usize = u16::MAX as usize;
-/// Bytes read in one turn. With a message that is not whole yet, a connection holds at most 80 KiB.
-const READ: usize = 16 << 10;
-/// Answers gathered for one write, unless a single one is longer. It bounds what a peer that does not read can make
-/// us hold.
-const WRITE: usize = 16 << 10;
-/// Rest after an accept that failed for want of descriptors or memory, and the idle connections closed before it.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
-const ACCEPT_ROOM: usize = 32;
+/// Connections accepted in a row before those that are open get their turn.
+const ACCEPTS: usize = 64;
+/// How often deadlines and the stop flag are looked at, and how long a worker without queries holds an old snapshot. So
+/// late at most is a connection closed. After an accept that failed for want of descriptors or memory, the worker tries
+/// again so soon, or once a connection of its own has closed.
+const TICK: Duration = Duration::from_millis(50);
 /// Such a shortage comes and goes many times a second; it is told so often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// A listening socket that nobody accepts from yet.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// Tokens from here on are listeners, those below are slots.
+const LISTENERS: u64 = 1 << 32;
+/// In [`Worker::deadlines`]: the slot is free.
+const NEVER: u64 = u64::MAX;
+
+/// Listening sockets that nobody accepts from yet, one a worker; the kernel spreads connections over them.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    (0..workers).map(|worker| bind_one(address, worker > 0)).collect()
+}
+
+fn bind_one(address: SocketAddr, shares: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // A restart need not wait for old connections in TIME_WAIT. Unlike for UDP, two listeners still collide.
+    // A restart need not wait for old connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     // Inherited by the connections: answers are written whole, so there is nothing to wait for.
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
+    // As for UDP, the first socket shares its address only after it has found it free.
+    if shares {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&address.into())?;
+    if !shares {
+        socket.set_reuse_port(true)?;
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Accepts until the shutdown.
-pub(super) async fn accept<S: Answers>(
-    listener: TcpListener,
-    published: Arc<ArcSwap<S>>,
+/// A connection and its seat.
+struct Slot {
+    talk: Conversation,
+    permit: Permit,
+    /// In [`Worker::again`].
+    queued: bool,
+}
+
+/// A thread's listeners and connections.
+pub(super) struct Worker {
+    poller: Poller,
+    /// None any more after the stop.
+    listeners: Vec<TcpListener>,
+    /// Nothing is accepted before a connection of ours closes or a tick has passed.
+    paused: bool,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    /// When the connection of a slot is closed, by [`Connections::now`]. Apart from the slots, so that to look at all of
+    /// them takes a microsecond for some thousand.
+    deadlines: Vec<u64>,
+    /// Slots with whole messages that their last turn did not answer.
+    again: Vec<usize>,
+    scratch: Scratch,
     connections: Arc<Connections>,
-) {
-    let (mut failures, mut said) = (0_u64, None::<Instant>);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = connections.leaving() => return,
-            accepted = async {
-                let room = connections.room().await;
-                listener.accept().await.map(|(stream, peer)| (stream, peer, room))
-            } => accepted,
-        };
-        match accepted {
-            Ok((stream, peer, room)) => {
-                // A refused stream is closed by dropping it.
-                if let Some(permit) = connections.admit(peer.ip(), room) {
-                    connections.spawn(converse(stream, peer, published.clone(), permit));
+    now: u64,
+    /// No deadline is later. After the stop, the end of the drain.
+    latest: u64,
+    stopping: bool,
+    failures: u64,
+    told: Option<Instant>,
+}
+
+impl Worker {
+    /// Fails when the kernel has no more descriptors or memory.
+    pub(super) fn new(listeners: Vec<TcpListener>, connections: Arc<Connections>) -> io::Result<Worker> {
+        let poller = Poller::new()?;
+        for (token, listener) in (LISTENERS..).zip(&listeners) {
+            poller.add(listener, token, Interest::Read)?;
+        }
+        Ok(Worker {
+            poller,
+            listeners,
+            paused: false,
+            slots: Vec::new(),
+            free: Vec::new(),
+            deadlines: Vec::new(),
+            again: Vec::new(),
+            scratch: Scratch::new(),
+            now: connections.now(),
+            connections,
+            latest: NEVER - 1,
+            stopping: false,
+            failures: 0,
+            told: None,
+        })
+    }
+
+    /// Serves until `stop`, and then at most [`DRAIN`] longer. Blocks.
+    pub(super) fn run<S: Answers>(mut self, published: Arc<ArcSwap<S>>, stop: &AtomicBool) {
+        let mut snapshots = Cache::new(published);
+        let mut ready = Ready::new();
+        let mut next_tick = self.now;
+        loop {
+            let patience = if self.again.is_empty() { TICK } else { Duration::ZERO };
+            let waited = self.poller.wait(&mut ready, patience);
+            self.now = self.connections.now();
+            // Read after the wait, so that no answer is older than its query, and read when nothing came too, so that
+            // a worker without queries holds no old snapshot.
+            let snapshot: &S = snapshots.load();
+            match waited {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.complain(&error, "waiting for TCP connections fails; trying on");
+                    thread::sleep(TICK);
                 }
             }
-            Err(error) if concerns_one_peer(&error) => {}
-            Err(error) => {
-                // Out of descriptors or memory. The connection still waits in the kernel and accept would fail again
-                // at once: let idle ones go and rest.
-                failures += 1;
-                if said.is_none_or(|said| said.elapsed() >= COMPLAIN_EVERY) {
-                    tracing::warn!(%error, failures, "cannot accept TCP connections; closing idle ones and trying on");
-                    said = Some(Instant::now());
-                }
-                for _ in 0..ACCEPT_ROOM {
-                    connections.evict();
-                }
-                sleep(ACCEPT_REST).await;
+            let again = std::mem::take(&mut self.again);
+            for token in ready.tokens().filter(|token| *token < LISTENERS) {
+                self.turn_unless_queued(token as usize, snapshot);
             }
+            for number in again {
+                // The slot may have got another connection since.
+                if let Some(slot) = self.slots[number].as_mut().filter(|slot| slot.queued) {
+                    slot.queued = false;
+                    self.turn(number, snapshot);
+                }
+            }
+            // After the turns: a connection that was accepted with a message waiting is not idle any more when others
+            // are to make room.
+            for token in ready.tokens().filter(|token| *token >= LISTENERS) {
+                self.accept((token - LISTENERS) as usize);
+            }
+            if self.now >= next_tick {
+                next_tick = self.now + TICK.as_millis() as u64;
+                self.close_late(snapshot);
+                self.resume();
+                if stop.load(Relaxed) && !self.stopping {
+                    self.stop(snapshot);
+                }
+            }
+            if self.stopping && self.free.len() == self.slots.len() {
+                return;
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        for accepted in 0..ACCEPTS {
+            if self.paused || self.stopping {
+                return;
+            }
+            if !self.connections.has_room() {
+                return self.pause();
+            }
+            match self.listeners[listener].accept() {
+                Ok((stream, peer)) => self.open(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if concerns_one_peer(&error) => {}
+                // Out of descriptors or memory, which the kernel says also when nobody waits any more. Someone who does
+                // is told of again.
+                Err(_) if accepted > 0 => return,
+                Err(error) => {
+                    // The connection still waits in the kernel and accept would fail again at once: let idle ones go,
+                    // and rest until one has gone.
+                    self.complain(&error, "cannot accept TCP connections; closing idle ones and trying on");
+                    self.connections.make_room();
+                    return self.pause();
+                }
+            }
+        }
+    }
+
+    /// A stream that is refused, or that the kernel can't watch for want of memory, is closed by dropping it.
+    fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let Some(permit) = self.connections.admit(stream, peer.ip()) else { return };
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.deadlines.push(NEVER);
+            self.slots.len() - 1
+        });
+        if self.poller.add(permit.stream(), number as u64, Interest::Read).is_err() {
+            self.free.push(number);
+            return;
+        }
+        let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
+        self.slots[number] = Some(Slot { talk: Conversation::new(client), permit, queued: false });
+        self.set_deadline(number, self.connections.limits.idle);
+    }
+
+    fn turn_unless_queued<S: Answers>(&mut self, number: usize, snapshot: &S) {
+        // None: closed since the kernel told of it.
+        if self.slots[number].as_ref().is_some_and(|slot| !slot.queued) {
+            self.turn(number, snapshot);
+        }
+    }
+
+    fn turn<S: Answers>(&mut self, number: usize, snapshot: &S) {
+        let Some(Slot { talk, permit, queued }) = &mut self.slots[number] else { return };
+        let (was_in_message, had_unsent) = (talk.is_in_message(), talk.has_unsent());
+        let (scratch, limits) = (&mut self.scratch, &self.connections.limits);
+        // No query should make `respond` panic. Should one do so all the same, it costs its connection and not the
+        // worker. What the buffers hold after it is not read.
+        let turn =
+            catch_unwind(AssertUnwindSafe(|| talk.turn(&mut permit.stream(), snapshot, limits.pipeline, scratch)));
+        let turn = turn.unwrap_or(Turn::Over { unsent: 0 });
+        let mut watched = true;
+        if talk.has_unsent() != had_unsent && !matches!(turn, Turn::Over { .. }) {
+            let interest = if talk.has_unsent() { Interest::Write } else { Interest::Read };
+            watched = self.poller.set(permit.stream(), number as u64, interest).is_ok();
+        }
+        match turn {
+            Turn::Over { unsent } => {
+                snapshot.counters().tcp().unsent(unsent);
+                self.close(number);
+            }
+            _ if !watched => self.close(number),
+            // It has made room for another, and what it was owed it has.
+            Turn::More if permit.is_leaving() => self.close(number),
+            Turn::More => {
+                permit.busy(self.now);
+                *queued = true;
+                self.again.push(number);
+                self.set_deadline(number, self.connections.limits.read);
+            }
+            Turn::Unsent => {
+                permit.busy(self.now);
+                // The peer reads slowly. It has this time for all of it.
+                if !had_unsent {
+                    self.set_deadline(number, self.connections.limits.read);
+                }
+            }
+            // One message is finished, not all that may follow.
+            Turn::Rest { answered }
+                if (self.stopping || permit.is_leaving()) && (answered || !talk.is_in_message()) =>
+            {
+                self.close(number)
+            }
+            Turn::Rest { answered } if talk.is_in_message() => {
+                permit.busy(self.now);
+                // The first bytes of a message; its later ones get no further delay.
+                if answered || !was_in_message {
+                    self.set_deadline(number, self.connections.limits.read);
+                }
+            }
+            Turn::Rest { answered } => {
+                permit.idle(self.now);
+                if answered {
+                    self.set_deadline(number, self.connections.limits.idle);
+                }
+            }
+        }
+    }
+
+    fn set_deadline(&mut self, number: usize, patience: Duration) {
+        self.deadlines[number] = self.now.saturating_add(patience.as_millis() as u64).min(self.latest);
+    }
+
+    fn close(&mut self, number: usize) {
+        self.slots[number] = None;
+        self.deadlines[number] = NEVER;
+        self.free.push(number);
+        self.resume();
+    }
+
+    fn close_late<S: Answers>(&mut self, snapshot: &S) {
+        for number in 0..self.deadlines.len() {
+            if self.deadlines[number] <= self.now {
+                let unsent = self.slots[number].as_ref().is_some_and(|slot| slot.talk.has_unsent());
+                snapshot.counters().tcp().unsent(usize::from(unsent));
+                self.close(number);
+            }
+        }
+    }
+
+    /// Accepts no more, and closes what is idle. Queries that have arrived are answered.
+    fn stop<S: Answers>(&mut self, snapshot: &S) {
+        self.stopping = true;
+        self.listeners.clear();
+        self.latest = self.now + DRAIN.as_millis() as u64;
+        for number in 0..self.slots.len() {
+            if self.slots[number].is_some() {
+                self.deadlines[number] = self.deadlines[number].min(self.latest);
+                self.turn_unless_queued(number, snapshot);
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        self.watch_listeners(Interest::Nothing);
+        self.paused = true;
+    }
+
+    fn resume(&mut self) {
+        if self.paused {
+            self.watch_listeners(Interest::Read);
+            self.paused = false;
+        }
+    }
+
+    fn watch_listeners(&self, interest: Interest) {
+        for (token, listener) in (LISTENERS..).zip(&self.listeners) {
+            self.poller.set(listener, token, interest).expect("to change what is watched needs no memory");
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error, what: &'static str) {
+        self.failures += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= COMPLAIN_EVERY) {
+            tracing::warn!(%error, failures = self.failures, "{what}");
+            self.told = Some(Instant::now());
         }
     }
 }
@@ -108,220 +361,4 @@ fn concerns_one_peer(error: &io::Error) -> bool {
             | NetworkDown
             | TimedOut
     ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EPERM))
-}
-
-/// One connection from its accept to its close.
-async fn converse<S: Answers>(stream: TcpStream, peer: SocketAddr, published: Arc<ArcSwap<S>>, permit: Permit) {
-    let (idle, read, pipeline) = {
-        let limits = permit.limits();
-        (limits.idle, limits.read, limits.pipeline)
-    };
-    let client = Client { address: peer.ip(), port: peer.port(), transport: Transport::Tcp };
-    let mut talk = Talk { stream, client, held: Vec::new(), pipeline };
-    let mut leaving = pin!(permit.leaving());
-    let mut told_to_leave = false;
-    let mut deadline = Instant::now() + idle;
-    // Rings at the deadline or before. It is set again when it rings early and not at each query, which would move
-    // it in the runtime's timers every time.
-    let mut alarm = pin!(sleep_until(deadline));
-    loop {
-        let message_begun = !talk.held.is_empty();
-        if deadline < alarm.deadline() {
-            alarm.as_mut().reset(deadline);
-        }
-        tokio::select! {
-            biased;
-            ready = talk.stream.readable() => if ready.is_err() {
-                return;
-            },
-            () = &mut leaving, if !told_to_leave => {
-                if !message_begun {
-                    return;
-                }
-                // What has begun is still answered.
-                told_to_leave = true;
-                deadline = deadline.min(Instant::now() + DRAIN);
-                continue;
-            }
-            () = &mut alarm => {
-                if deadline <= Instant::now() {
-                    return;
-                }
-                alarm.as_mut().reset(deadline);
-                continue;
-            }
-        }
-        permit.busy();
-        let mut turn = talk.read(&published);
-        let answered = loop {
-            match turn {
-                Turn::Nothing => break false,
-                Turn::Over => return,
-                Turn::Answered { unsent, next } => {
-                    if !unsent.is_empty() {
-                        let patience = if permit.is_leaving() { read.min(DRAIN) } else { read };
-                        // The peer reads slowly. Nothing more is read from it until it has taken this.
-                        let sent = timeout(patience, talk.stream.write_all(&unsent)).await;
-                        if !matches!(sent, Ok(Ok(()))) {
-                            published.load().counters().tcp().unsent(1);
-                            return;
-                        }
-                    }
-                    match next {
-                        Next::Wait => break true,
-                        Next::Continue => {
-                            tokio::task::yield_now().await;
-                            turn = talk.go_on(&published);
-                        }
-                        Next::Close => return,
-                    }
-                }
-            }
-        };
-        // Asked here too: a peer that never rests would not let the wait above see it. One message is finished, not all
-        // that may follow.
-        if permit.is_leaving() && (answered || talk.held.is_empty()) {
-            return;
-        }
-        if talk.held.is_empty() {
-            permit.idle();
-            if answered {
-                deadline = Instant::now() + idle;
-            }
-        } else if answered || !message_begun {
-            // The first bytes of a message; its later ones get no further delay.
-            deadline = Instant::now() + read;
-        } else if deadline <= Instant::now() {
-            return;
-        }
-    }
-}
-
-/// A connection between two awaits.
-struct Talk {
-    stream: TcpStream,
-    client: Client,
-    /// What has arrived of messages that are not answered yet. Without capacity while there is none.
-    held: Vec<u8>,
-    pipeline: usize,
-}
-
-enum Turn {
-    /// No whole message has arrived.
-    Nothing,
-    /// The peer has closed or failed.
-    Over,
-    Answered {
-        /// What the socket did not take at once.
-        unsent: Vec<u8>,
-        next: Next,
-    },
-}
-
-enum Next {
-    Wait,
-    /// More whole messages are held.
-    Continue,
-    Close,
-}
-
-/// Buffers of a runtime thread.
-struct Scratch {
-    input: Box<[u8]>,
-    /// Room for one more answer, however long, when [`WRITE`] is not reached.
-    output: Box<[u8]>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        input: vec![0; READ].into(),
-        output: vec![0; WRITE + PREFIX + MESSAGE].into(),
-    });
-}
-
-impl Talk {
-    /// Takes what has arrived, and answers the whole messages in it.
-    fn read<S: Answers>(&mut self, published: &ArcSwap<S>) -> Turn {
-        SCRATCH.with_borrow_mut(|Scratch { input, output }| {
-            let n = match self.stream.try_read(input) {
-                // "If the client closes", what it sent whole was answered already.
-                Ok(0) => return Turn::Over,
-                Ok(n) => n,
-                Err(error) if is_for_later(&error) => return Turn::Nothing,
-                Err(_) => return Turn::Over,
-            };
-            if self.held.is_empty() {
-                // The common case: whole messages, answered where they lie.
-                let (consumed, turn) = self.answer(&input[..n], output, published);
-                self.held.extend_from_slice(&input[consumed..n]);
-                return turn;
-            }
-            self.held.extend_from_slice(&input[..n]);
-            self.answer_held(output, published)
-        })
-    }
-
-    /// Answers whole messages that a turn before left.
-    fn go_on<S: Answers>(&mut self, published: &ArcSwap<S>) -> Turn {
-        SCRATCH.with_borrow_mut(|Scratch { output, .. }| self.answer_held(output, published))
-    }
-
-    fn answer_held<S: Answers>(&mut self, output: &mut [u8], published: &ArcSwap<S>) -> Turn {
-        let mut held = std::mem::take(&mut self.held);
-        let (consumed, turn) = self.answer(&held, output, published);
-        if consumed < held.len() {
-            held.drain(..consumed);
-            self.held = held;
-        }
-        turn
-    }
-
-    /// Answers the whole messages at the front of `bytes`, as many as one turn may, in one write. Returns the bytes
-    /// that are done with.
-    fn answer<S: Answers>(&self, bytes: &[u8], output: &mut [u8], published: &ArcSwap<S>) -> (usize, Turn) {
-        let snapshot = published.load();
-        let shard = snapshot.counters().tcp();
-        let (mut consumed, mut written, mut answers) = (0, 0, 0);
-        let next = loop {
-            let Some(query) = whole_message(&bytes[consumed..]) else { break Next::Wait };
-            if answers == self.pipeline || written >= WRITE {
-                break Next::Continue;
-            }
-            let outcome = snapshot.respond(query, self.client, &mut output[written + PREFIX..][..MESSAGE]);
-            shard.record(outcome);
-            consumed += PREFIX + query.len();
-            answers += 1;
-            match outcome {
-                Outcome::Answered { length, .. } => {
-                    let prefix = u16::try_from(length).expect("respond writes at most 65,535 bytes");
-                    output[written..written + PREFIX].copy_from_slice(&prefix.to_be_bytes());
-                    written += PREFIX + length;
-                }
-                // No header, or a response: this peer does not speak DNS, or has lost count of its bytes.
-                Outcome::Dropped => break Next::Close,
-            }
-        };
-        if answers == 0 {
-            return (consumed, Turn::Nothing);
-        }
-        let sent = match self.stream.try_write(&output[..written]) {
-            Ok(n) => n,
-            Err(error) if is_for_later(&error) => 0,
-            Err(_) => {
-                shard.unsent(answers);
-                return (consumed, Turn::Over);
-            }
-        };
-        (consumed, Turn::Answered { unsent: output[sent..written].to_vec(), next })
-    }
-}
-
-/// The first message of `bytes` without its length, if all of it is there.
-fn whole_message(bytes: &[u8]) -> Option<&[u8]> {
-    let (prefix, rest) = bytes.split_first_chunk::<PREFIX>()?;
-    rest.get(..u16::from_be_bytes(*prefix) as usize)
-}
-
-fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -26,7 +26,8 @@ pub fn between(before: &Snapshot, after: &Snapshot, zone: u32) -> ZoneEffect {
     // Names that share a plan, and what they need, are alike.
     let mut alike: HashMap<_, (usize, u32)> = HashMap::new();
     let streams = after.streams();
-    for (position, stream) in streams.iter().enumerate().filter(|(_, stream)| stream.zone == zone) {
+    for position in after.streams_of(zone) {
+        let stream = &streams[position];
         alike.entry((stream.plan, stream.needs)).or_insert((position, 0)).1 += 1;
     }
     let names: u32 = alike.values().map(|(_, count)| count).sum();
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_drain_moves_its_part_and_nothing_else() {
         let before = snapshot();
-        let half = |part| (0, 2, Standing { share: Share::of(part), ..Standing::default() });
+        let half = |part| ((0, 2), Standing { share: Share::of(part), ..Standing::default() });
         let after = before.with_standings([half(0.5)]);
         let (moved, _) = percent(&between(&before, &after, 0));
         assert!((8.0..=17.0).contains(&moved), "half of the quarter that it has: {moved}");

@@ -1,6 +1,6 @@
-//! The regions of one zone, and what of them is up.
+//! The regions of a zone, and what of them is up.
 //!
-//! A [`Fleet`] is what the zone file says; a [`FleetState`] is what verdicts, the operator's word and ramps make of it,
+//! A [`Fleet`] is what the zone file says, of one zone or of many that say the same; a [`FleetState`] is what verdicts, the operator's word and ramps make of it,
 //! with the addresses to give already in wire form. A verdict rebuilds the state of the fleets that use its target and
 //! shares the rest.
 
@@ -22,6 +22,8 @@ pub struct Fleet {
     /// Position in `answers`.
     slot_of: [u8; MAX_ANSWERS + 1],
     declared: [Mask; 2],
+    /// The distinct sets of regions that are the streams' own.
+    sets: Vec<Mask>,
 }
 
 /// A region's servers that have an address of one family.
@@ -80,7 +82,15 @@ impl Fleet {
             }
             regions.push(members);
         }
-        Fleet { regions, answers, slot_of, declared }
+        let mut sets: Vec<Mask> = zone.streams.iter().map(|stream| stream.steering.mask()).collect();
+        sets.sort_unstable();
+        sets.dedup();
+        Fleet { regions, answers, slot_of, declared, sets }
+    }
+
+    /// The distinct sets of regions that are some stream's own.
+    pub fn sets(&self) -> &[Mask] {
+        &self.sets
     }
 
     /// The regions that have an address of the family.
@@ -143,15 +153,18 @@ impl FleetState {
         &self.standings[usize::from(region)]
     }
 
-    /// To be followed by [`FleetState::refresh`] of the region.
-    pub(super) fn set_standing(&mut self, region: usize, standing: Standing) {
+    /// Whether servers come or go by it, so that [`FleetState::refresh`] of the region has to follow.
+    #[must_use]
+    pub(super) fn set_standing(&mut self, region: usize, standing: Standing) -> bool {
         let bit = 1 << region;
         let set = |mask: &mut Mask, on: bool| if on { *mask |= bit } else { *mask &= !bit };
         set(&mut self.banned, standing.forced == Some(Forced::Down));
         let moving = matches!(standing.mode, Mode::Ramping | Mode::Frozen | Mode::Draining);
         set(&mut self.brief, moving || standing.uncertain);
         self.open.set(region, standing.share);
-        self.standings[region] = standing;
+        let before = std::mem::replace(&mut self.standings[region], standing);
+        let now = &self.standings[region];
+        (before.forced, &before.servers) != (now.forced, &now.servers)
     }
 
     /// Judges regions anew.

@@ -6,8 +6,11 @@
 //! * [`effect`]: how many cells a change sends elsewhere.
 //! * [`geography`]: the atlas (prefix → cell) and the plans (cell → order of regions).
 //!
-//! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target.
+//! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target. Zones with the
+//! same regions, used alike, share one fleet.
 
+mod alike;
+pub mod chunks;
 pub mod effect;
 pub mod fleet;
 pub mod geography;
@@ -16,7 +19,8 @@ mod needs;
 pub mod ring;
 pub mod standing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -27,6 +31,8 @@ use crate::health::{Target, Verdict};
 use crate::server::counters::Counters;
 use crate::steering::pick::{Field, Mask};
 
+use alike::{Apart, Likeness};
+use chunks::Chunks;
 use fleet::{Fleet, FleetState};
 use geography::{Geography, Wanted};
 use names::{Names, Records};
@@ -54,10 +60,12 @@ pub struct Snapshot {
     generation: u64,
     compiled: Arc<Compiled>,
     verdicts: Arc<[Verdict]>,
-    /// By zone.
-    fleets: Box<[Arc<FleetState>]>,
-    /// By stream that needs others: the regions whose needs are met, by family.
-    met: Box<[[Mask; 2]]>,
+    /// By fleet: those compiled, then those of zones set apart.
+    states: Chunks<Arc<FleetState>>,
+    /// Zones that share no state with others though they could; `None`: there are none.
+    apart: Option<Arc<Apart>>,
+    /// By needs, those compiled and then those of zones set apart: the regions where they are met, by family.
+    met: Arc<[[Mask; 2]]>,
 }
 
 /// What verdicts never change.
@@ -65,14 +73,21 @@ struct Compiled {
     zones: Vec<Served>,
     names: Names,
     streams: Vec<SteeredName>,
-    /// By zone.
+    /// By zone, and one more at the end: where its streams begin.
+    first_stream: Vec<u32>,
     fleets: Vec<Fleet>,
+    /// By zone.
+    fleet_of: Vec<u32>,
+    /// By fleet: its zones.
+    members: Vec<Vec<u32>>,
     geography: Arc<Geography>,
     needs: Vec<Needs>,
-    /// By zone that has needs.
+    /// By fleet: the needs that hang on it.
+    dependents: HashMap<u32, BTreeSet<u32>>,
+    /// By fleet that has needs.
     uses: HashMap<u32, Uses>,
     targets: Vec<Target>,
-    /// By target: the (zone, region) pairs that it is part of.
+    /// By target: the (fleet, region) pairs that it is part of.
     used_by: Vec<Vec<(u32, u8)>>,
     counters: Arc<Counters>,
 }
@@ -81,6 +96,8 @@ struct Compiled {
 pub struct SteeredName {
     /// Position in the snapshot's zones.
     pub zone: u32,
+    /// Of its zone, as long as that is not set apart.
+    fleet: u32,
     /// Position among the zone's streams.
     pub stream: u32,
     pub plan: u32,
@@ -112,80 +129,172 @@ impl Snapshot {
         let geography = Geography::new(database, wanted, previous.map(|previous| &previous.compiled.geography));
         let mut targets = Targets::default();
         let mut streams = Vec::with_capacity(plan_of_stream.len());
-        let mut stream_base = Vec::with_capacity(zones.len());
-        let mut fleets = Vec::with_capacity(zones.len());
+        let mut first_stream = Vec::with_capacity(zones.len() + 1);
+        let (mut fleets, mut members, mut fleet_of) = (vec![], vec![], Vec::with_capacity(zones.len()));
+        let mut known: HashMap<Likeness<'_>, u32> = HashMap::new();
         for (z, served) in zones.iter().enumerate() {
-            stream_base.push(streams.len() as u32);
-            for (s, stream) in served.zone.streams.iter().enumerate() {
+            let zone = &*served.zone;
+            let fleet = *known.entry(Likeness::of(zone, every)).or_insert_with(|| {
+                let id = fleets.len() as u32;
+                fleets.push(Fleet::new(zone, |region, server, family| {
+                    let target = target_of(zone, region, server, family)?;
+                    Some(targets.id(target, id, region as u8))
+                }));
+                members.push(vec![]);
+                id
+            });
+            fleet_of.push(fleet);
+            members[fleet as usize].push(z as u32);
+            first_stream.push(streams.len() as u32);
+            for (s, stream) in zone.streams.iter().enumerate() {
                 streams.push(SteeredName {
                     zone: z as u32,
+                    fleet,
                     stream: s as u32,
                     plan: plan_of_stream[streams.len()],
                     ttl: stream.ttl,
                     brief_ttl: stream.ttl.min(BRIEF_TTL),
                     needs: None,
-                    regions: (stream.rules.iter().map(|rule| taking(&rule.steering)))
-                        .fold(taking(&stream.steering), |mask, regions| mask | regions),
+                    regions: every(stream),
                     common: taking(&stream.steering),
                     fallback: stream.fallback.as_ref().map(|target| names::cname(target, stream.ttl)),
                 });
             }
-            fleets.push(Fleet::new(&served.zone, |region, server, family| {
-                let target = target_of(&served.zone, region, server, family)?;
-                Some(targets.id(target, z as u32, region as u8))
-            }));
         }
-        let needs = needs::compile(&zones, &mut streams);
+        first_stream.push(streams.len() as u32);
+        drop(known);
+        let needs = needs::compile(&zones, &fleet_of, &mut streams);
+        let dependents = needs::dependents(&needs, &fleet_of);
         let uses = needs::uses(&streams);
         let verdicts: Arc<[Verdict]> = targets.list.iter().map(verdict).collect();
-        let states = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
-        let names = Names::new(&zones, &stream_base);
-        let Targets { list, used_by, .. } = targets;
+        let states: Chunks<_> = fleets.iter().map(|fleet| Arc::new(FleetState::new(fleet, &verdicts))).collect();
+        let names = Names::new(&zones, &first_stream);
+        let Targets { list: targets, used_by, .. } = targets;
         let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
-        let compiled =
-            Compiled { zones, names, streams, fleets, geography, needs, uses, targets: list, used_by, counters };
+        let compiled = Arc::new(Compiled {
+            zones,
+            names,
+            streams,
+            first_stream,
+            fleets,
+            fleet_of,
+            members,
+            geography,
+            needs,
+            dependents,
+            uses,
+            targets,
+            used_by,
+            counters,
+        });
         let generation = previous.map_or(1, |previous| previous.generation + 1);
-        Snapshot::new(generation, Arc::new(compiled), verdicts, states)
+        let unmet = vec![[Mask::MAX; 2]; compiled.needs.len()];
+        let mut snapshot = Snapshot { generation, compiled, verdicts, states, apart: None, met: unmet.into() };
+        let all: BTreeSet<usize> = (0..snapshot.met.len()).collect();
+        snapshot.judge_needs(all);
+        snapshot
     }
 
     /// The next generation, with other verdicts. Judges only the regions they touch; takes microseconds.
     pub fn with_verdicts(&self, changes: &[(TargetId, Verdict)]) -> Snapshot {
         let mut verdicts: Arc<[Verdict]> = self.verdicts.clone();
+        let list = Arc::make_mut(&mut verdicts);
+        let mut touched: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
         for &(target, verdict) in changes {
-            Arc::make_mut(&mut verdicts)[target.0 as usize] = verdict;
+            let before = std::mem::replace(&mut list[target.0 as usize], verdict);
+            if !is_same(before, verdict) {
+                for (fleet, region) in self.users(target) {
+                    touched.entry(fleet).or_default().insert(usize::from(region));
+                }
+            }
         }
-        let mut fleets = self.fleets.clone();
-        for &(zone, region) in changes.iter().flat_map(|(target, _)| &self.compiled.used_by[target.0 as usize]) {
-            let fleet = &self.compiled.fleets[zone as usize];
-            Arc::make_mut(&mut fleets[zone as usize]).refresh(fleet, [usize::from(region)], &verdicts);
+        let mut states = self.states.clone();
+        for (&fleet, regions) in &touched {
+            let state = Arc::make_mut(states.get_mut(fleet as usize));
+            state.refresh(self.declared(fleet), regions.iter().copied(), &verdicts);
         }
-        self.next(verdicts, fleets)
+        self.next(verdicts, states, touched.into_keys())
     }
 
-    /// The next generation, with what else holds of regions, given as (zone, region, standing). As quick as a verdict.
-    pub fn with_standings(&self, changes: impl IntoIterator<Item = (u32, u8, Standing)>) -> Snapshot {
-        let mut fleets = self.fleets.clone();
-        for (zone, region, standing) in changes {
-            let fleet = &self.compiled.fleets[zone as usize];
-            let state = Arc::make_mut(&mut fleets[zone as usize]);
-            state.set_standing(usize::from(region), standing);
-            state.refresh(fleet, [usize::from(region)], &self.verdicts);
+    /// The next generation, with what else holds of regions, given as ((fleet, region), standing). As quick as a verdict.
+    pub fn with_standings(&self, changes: impl IntoIterator<Item = ((u32, u8), Standing)>) -> Snapshot {
+        let mut states = self.states.clone();
+        let mut touched: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
+        for ((fleet, region), standing) in changes {
+            let region = usize::from(region);
+            if Arc::make_mut(states.get_mut(fleet as usize)).set_standing(region, standing) {
+                touched.entry(fleet).or_default().insert(region);
+            }
         }
-        self.next(self.verdicts.clone(), fleets)
+        for (&fleet, regions) in &touched {
+            let state = Arc::make_mut(states.get_mut(fleet as usize));
+            state.refresh(self.declared(fleet), regions.iter().copied(), &self.verdicts);
+        }
+        self.next(self.verdicts.clone(), states, touched.into_keys())
     }
 
-    fn next(&self, verdicts: Arc<[Verdict]>, fleets: Box<[Arc<FleetState>]>) -> Snapshot {
-        Snapshot::new(self.generation + 1, self.compiled.clone(), verdicts, fleets)
+    /// The next generation, in which each of these zones has a fleet of its own, so far in the same state. Without effect
+    /// on those that have.
+    pub fn with_apart(&self, zones: &[u32]) -> Snapshot {
+        let mut next = self.next(self.verdicts.clone(), self.states.clone(), []);
+        let mut apart = self.apart.as_deref().cloned().unwrap_or_default();
+        let mut met = self.met.to_vec();
+        for &zone in zones.iter().filter(|zone| self.shares(**zone)) {
+            let shared = self.compiled.fleet_of[zone as usize];
+            if apart.fleets.contains_key(&zone) {
+                continue;
+            }
+            let own = next.states.len() as u32;
+            apart.fleets.insert(zone, own);
+            apart.zones.push(zone);
+            next.states.push(Arc::clone(self.states.get(shared as usize)));
+            for &needs in self.compiled.uses.get(&shared).into_iter().flat_map(|uses| &uses.needing) {
+                apart.needs_of.insert((own, needs), met.len() as u32);
+                apart.needs.push(self.compiled.needs[needs as usize].in_fleet(own));
+                met.push(met[needs as usize]);
+            }
+        }
+        (next.apart, next.met) = (Some(Arc::new(apart)), met.into());
+        next
     }
 
-    fn new(
-        generation: u64,
-        compiled: Arc<Compiled>,
+    /// `touched`: the fleets of which servers came or went.
+    fn next(
+        &self,
         verdicts: Arc<[Verdict]>,
-        fleets: Box<[Arc<FleetState>]>,
+        states: Chunks<Arc<FleetState>>,
+        touched: impl IntoIterator<Item = u32>,
     ) -> Snapshot {
-        let met = compiled.needs.iter().map(|needs| needs.met(&compiled.fleets, &fleets)).collect();
-        Snapshot { generation, compiled, verdicts, fleets, met }
+        let mut stale = BTreeSet::new();
+        if !self.met.is_empty() {
+            let up = |states: &Chunks<Arc<FleetState>>, fleet| Family::BOTH.map(|family| states.get(fleet).up(family));
+            for fleet in
+                touched.into_iter().filter(|fleet| up(&self.states, *fleet as usize) != up(&states, *fleet as usize))
+            {
+                let dependents = self.compiled.dependents.get(&self.compiled_as(fleet));
+                stale.extend(dependents.into_iter().flatten().map(|needs| *needs as usize));
+                // Few, so all of them.
+                stale.extend(self.compiled.needs.len()..self.met.len());
+            }
+        }
+        let (compiled, apart, met) = (self.compiled.clone(), self.apart.clone(), self.met.clone());
+        let mut next = Snapshot { generation: self.generation + 1, compiled, verdicts, states, apart, met };
+        next.judge_needs(stale);
+        next
+    }
+
+    /// Works out where these needs are met; the list stays the same one where nothing is another.
+    fn judge_needs(&mut self, stale: BTreeSet<usize>) {
+        for position in stale {
+            let needs = match position.checked_sub(self.compiled.needs.len()) {
+                None => &self.compiled.needs[position],
+                Some(own) => &self.apart.as_ref().expect("needs behind the compiled ones are theirs").needs[own],
+            };
+            let met = needs.met(|fleet| self.fleet_at(fleet), |zone| self.fleet_of(zone));
+            if self.met[position] != met {
+                Arc::make_mut(&mut self.met)[position] = met;
+            }
+        }
     }
 
     /// The same as the successor of `current`, which may have moved on from the one this was compiled after.
@@ -212,9 +321,16 @@ impl Snapshot {
         &self.compiled.targets
     }
 
-    /// The (zone, region) pairs that a target is part of.
-    pub fn users(&self, target: TargetId) -> &[(u32, u8)] {
-        &self.compiled.used_by[target.0 as usize]
+    /// The (fleet, region) pairs that a target is part of.
+    pub fn users(&self, target: TargetId) -> impl Iterator<Item = (u32, u8)> {
+        let compiled = &self.compiled.used_by[target.0 as usize];
+        let apart = self.apart.iter().flat_map(move |apart| {
+            compiled.iter().flat_map(move |&(fleet, region)| {
+                let own = apart.zones.iter().filter(move |zone| self.compiled.fleet_of[**zone as usize] == fleet);
+                own.map(move |zone| (apart.fleets[zone], region))
+            })
+        });
+        compiled.iter().copied().chain(apart)
     }
 
     pub fn verdict(&self, target: TargetId) -> Verdict {
@@ -227,6 +343,12 @@ impl Snapshot {
 
     pub fn names(&self) -> &Names {
         &self.compiled.names
+    }
+
+    /// The positions of a zone's streams.
+    pub fn streams_of(&self, zone: u32) -> Range<usize> {
+        let first = |zone: u32| self.compiled.first_stream[zone as usize] as usize;
+        first(zone)..first(zone + 1)
     }
 
     pub fn stream(&self, stream: u32) -> &SteeredName {
@@ -242,39 +364,110 @@ impl Snapshot {
         &self.compiled.zones[stream.zone as usize].zone.streams[stream.stream as usize]
     }
 
+    /// How many fleets there are.
+    pub fn fleets(&self) -> u32 {
+        self.states.len() as u32
+    }
+
+    /// The fleet of a zone.
+    pub fn fleet_of(&self, zone: u32) -> u32 {
+        let own = self.apart.as_ref().and_then(|apart| apart.fleets.get(&zone));
+        own.copied().unwrap_or_else(|| self.compiled.fleet_of[zone as usize])
+    }
+
+    /// The zones of a fleet. None, if all that could share it were set apart.
+    pub fn zones_of(&self, fleet: u32) -> impl Iterator<Item = u32> {
+        let (shared, own) = match (fleet as usize).checked_sub(self.compiled.fleets.len()) {
+            None => (&*self.compiled.members[fleet as usize], None),
+            Some(position) => (&[][..], self.apart.as_ref().map(|apart| apart.zones[position])),
+        };
+        let is_apart = |zone: &u32| self.apart.as_ref().is_some_and(|apart| apart.fleets.contains_key(zone));
+        shared.iter().copied().filter(move |zone| !is_apart(zone)).chain(own)
+    }
+
+    /// A zone with the regions of a fleet, for what the files say of them.
+    pub fn sample(&self, fleet: u32) -> &Zone {
+        &self.compiled.zones[self.compiled.members[self.compiled_as(fleet) as usize][0] as usize].zone
+    }
+
+    /// Whether a zone has its fleet in common with another.
+    pub fn shares(&self, zone: u32) -> bool {
+        self.zones_of(self.fleet_of(zone)).nth(1).is_some()
+    }
+
+    /// The compiled fleet behind one that may be set apart.
+    fn compiled_as(&self, fleet: u32) -> u32 {
+        match (fleet as usize).checked_sub(self.compiled.fleets.len()).zip(self.apart.as_ref()) {
+            Some((position, apart)) => self.compiled.fleet_of[apart.zones[position] as usize],
+            None => fleet,
+        }
+    }
+
+    fn declared(&self, fleet: u32) -> &Fleet {
+        &self.compiled.fleets[self.compiled_as(fleet) as usize]
+    }
+
+    pub fn fleet_at(&self, fleet: u32) -> (&Fleet, &FleetState) {
+        (self.declared(fleet), self.states.get(fleet as usize))
+    }
+
+    /// Of a zone.
     pub fn fleet(&self, zone: u32) -> (&Fleet, &FleetState) {
-        (&self.compiled.fleets[zone as usize], &self.fleets[zone as usize])
+        (
+            &self.compiled.fleets[self.compiled.fleet_of[zone as usize] as usize],
+            self.states.get(self.fleet_of(zone) as usize),
+        )
+    }
+
+    /// Of a stream's zone, without a look at the zone.
+    pub fn fleet_for(&self, stream: &SteeredName) -> (&Fleet, &FleetState) {
+        (&self.compiled.fleets[stream.fleet as usize], self.states.get(self.fleet_id(stream) as usize))
+    }
+
+    fn fleet_id(&self, stream: &SteeredName) -> u32 {
+        if self.apart.is_none() { stream.fleet } else { self.fleet_of(stream.zone) }
     }
 
     pub fn standing(&self, zone: u32, region: u8) -> &Standing {
-        self.fleets[zone as usize].standing(region)
+        self.states.get(self.fleet_of(zone) as usize).standing(region)
+    }
+
+    /// Where the needs of a fleet's streams are met.
+    fn met(&self, fleet: u32, needs: u32) -> &[Mask; 2] {
+        let own = self.apart.as_ref().and_then(|apart| apart.needs_of.get(&(fleet, needs)));
+        &self.met[own.copied().unwrap_or(needs) as usize]
     }
 
     /// The regions of a stream's zone that are up for it: enough of their servers are, and what it needs is.
     pub fn up(&self, stream: &SteeredName, family: Family) -> Mask {
-        let met = stream.needs.map_or(Mask::MAX, |needs| self.met[needs as usize][family as usize]);
-        self.fleets[stream.zone as usize].up(family) & met
+        let fleet = self.fleet_id(stream);
+        let met = stream.needs.map_or(Mask::MAX, |needs| self.met(fleet, needs)[family as usize]);
+        self.states.get(fleet as usize).up(family) & met
     }
 
-    /// The regions of a zone that are up and of use to one of its streams at least.
-    pub fn usable(&self, zone: u32, family: Family) -> Mask {
-        self.fleets[zone as usize].up(family) & self.of_use(zone, family)
+    /// The regions of a fleet that are up and of use to one of its streams at least.
+    pub fn usable(&self, fleet: u32, family: Family) -> Mask {
+        self.states.get(fleet as usize).up(family) & self.of_use(fleet, family)
     }
 
-    /// The regions of a zone where what some stream needs is up, or where some needs nothing.
-    pub fn of_use(&self, zone: u32, family: Family) -> Mask {
-        let uses = self.compiled.uses.get(&zone);
-        uses.map_or(Mask::MAX, |uses| uses.of_use(&self.compiled.needs, &self.met, family))
+    /// The regions of a fleet where what some stream needs is up, or where some needs nothing.
+    pub fn of_use(&self, fleet: u32, family: Family) -> Mask {
+        let uses = self.compiled.uses.get(&self.compiled_as(fleet));
+        let met = |needs| self.met(fleet, needs)[family as usize];
+        uses.map_or(Mask::MAX, |uses| uses.of_use(&self.compiled.needs, met))
     }
 
-    /// The zones in which streams need others.
-    pub fn zones_with_needs(&self) -> impl Iterator<Item = u32> {
-        self.compiled.uses.keys().copied()
+    /// The fleets with streams that need others, unless these needs are met where they were in `before`, of the same
+    /// compilation.
+    pub fn fleets_with_other_needs(&self, before: &Snapshot) -> impl Iterator<Item = u32> {
+        let same = Arc::ptr_eq(&self.met, &before.met);
+        let apart = self.apart.iter().flat_map(|apart| apart.needs.iter().map(|needs| needs.fleet));
+        self.compiled.uses.keys().copied().chain(apart).filter(move |_| !same)
     }
 
     /// What clients of a stream may be sent to.
     pub fn field(&self, stream: &SteeredName, family: Family) -> Field<'_> {
-        let (fleet, state) = self.fleet(stream.zone);
+        let (fleet, state) = self.fleet_for(stream);
         let (declared, banned, open) = (fleet.declared(family), state.banned(), state.open());
         Field { up: self.up(stream, family), declared, banned, open }
     }
@@ -300,6 +493,18 @@ fn target_of(zone: &Zone, region: usize, server: usize, family: Family) -> Optio
     Some(Target { address: server.probe.unwrap_or((address, check.port).into()), check, beats_of })
 }
 
+/// Whether a server is given under the one verdict where it is under the other.
+fn is_same(a: Verdict, b: Verdict) -> bool {
+    let taken_as = |verdict| if verdict == Verdict::Unknown { Verdict::Up } else { verdict };
+    taken_as(a) == taken_as(b)
+}
+
+/// Every region that some client of a stream can be sent to, by rules too.
+fn every(stream: &Stream) -> Mask {
+    let rules = stream.rules.iter().map(|rule| taking(&rule.steering));
+    rules.fold(taking(&stream.steering), |mask, regions| mask | regions)
+}
+
 /// The regions that clients may be sent to: weight 0 takes none.
 fn taking(steering: &Steering) -> Mask {
     let takes = |position: usize| match &steering.policy {
@@ -318,16 +523,20 @@ struct Targets {
 }
 
 impl Targets {
-    fn id(&mut self, target: Target, zone: u32, region: u8) -> TargetId {
+    fn id(&mut self, target: Target, fleet: u32, region: u8) -> TargetId {
         let id = *self.ids.entry(target).or_insert_with_key(|target| {
             self.list.push(target.clone());
             self.used_by.push(Vec::new());
             TargetId(self.list.len() as u32 - 1)
         });
         let users = &mut self.used_by[id.0 as usize];
-        if !users.contains(&(zone, region)) {
-            users.push((zone, region));
+        // Region by region, so one that is known came last.
+        if users.last() != Some(&(fleet, region)) {
+            users.push((fleet, region));
         }
         id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,6 +164,7 @@ impl Names {
     }
 
     /// The node of a name given in wire form and lower case.
+    #[inline]
     pub fn get(&self, folded: &[u8]) -> Option<&Node> {
         self.table.get(folded).map(|&id| self.node(id))
     }

@@ -4,7 +4,7 @@
 //! the needed name has no such region, while any of its regions is up. That is a soft reason: it never takes a stream
 //! below half of its regions, because a viewer without a licence may still be helped, and one without an address is not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
@@ -15,20 +15,25 @@ use crate::steering::pick::Mask;
 use super::fleet::{Fleet, FleetState};
 use super::{Served, SteeredName};
 
-/// What one stream needs.
+/// What streams of one fleet need.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Needs {
-    zone: u32,
+    pub fleet: u32,
     /// The stream's own regions.
     regions: Mask,
     /// For each needed name: its zone, and by region of the stream's zone the regions there of which one must be up.
     names: Vec<(u32, Box<[Mask]>)>,
 }
 
-/// The needs of all streams, and for each stream its position among them.
-pub(super) fn compile(zones: &[Served], streams: &mut [SteeredName]) -> Vec<Needs> {
+/// The distinct needs of all streams, and for each stream its position among them.
+pub(super) fn compile(zones: &[Served], fleet_of: &[u32], streams: &mut [SteeredName]) -> Vec<Needs> {
     let owner = |stream: &SteeredName| &zones[stream.zone as usize].zone.streams[stream.stream as usize].owner;
+    if zones.iter().flat_map(|served| &served.zone.streams).all(|stream| stream.needs.is_empty()) {
+        return vec![];
+    }
     let by_owner: HashMap<&Name, usize> = streams.iter().enumerate().map(|(at, stream)| (owner(stream), at)).collect();
     let mut all = Vec::new();
+    let mut known: HashMap<Needs, u32> = HashMap::new();
     for position in 0..streams.len() {
         let stream = &streams[position];
         let zone: &Zone = &zones[stream.zone as usize].zone;
@@ -47,59 +52,87 @@ pub(super) fn compile(zones: &[Served], streams: &mut [SteeredName]) -> Vec<Need
             })
             .collect();
         if !names.is_empty() {
-            let needs = Needs { zone: stream.zone, regions: stream.regions, names };
-            streams[position].needs = Some(all.len() as u32);
-            all.push(needs);
+            let needs = Needs { fleet: fleet_of[stream.zone as usize], regions: stream.regions, names };
+            let id = *known.entry(needs).or_insert_with_key(|needs| {
+                all.push(needs.clone());
+                all.len() as u32 - 1
+            });
+            streams[position].needs = Some(id);
         }
     }
     all
 }
 
-/// What the streams of one zone make of its regions.
+/// By fleet: the needs that hang on it, by position.
+pub(super) fn dependents(needs: &[Needs], fleet_of: &[u32]) -> HashMap<u32, BTreeSet<u32>> {
+    let mut dependents: HashMap<u32, BTreeSet<u32>> = HashMap::new();
+    for (position, needs) in needs.iter().enumerate() {
+        let needed = needs.names.iter().map(|(zone, _)| fleet_of[*zone as usize]);
+        for fleet in needed.chain([needs.fleet]) {
+            dependents.entry(fleet).or_default().insert(position as u32);
+        }
+    }
+    dependents
+}
+
+/// What the streams of one fleet make of its regions.
 pub(super) struct Uses {
     /// Regions that a stream without needs uses.
     free: Mask,
     /// Positions among the needs.
-    needing: Vec<u32>,
+    pub needing: BTreeSet<u32>,
 }
 
-/// By zone that has needs.
+/// By fleet that has needs.
 pub(super) fn uses(streams: &[SteeredName]) -> HashMap<u32, Uses> {
     let mut uses: HashMap<u32, Uses> = HashMap::new();
     for stream in streams {
         if let Some(needs) = stream.needs {
-            let of_zone = uses.entry(stream.zone).or_insert(Uses { free: 0, needing: vec![] });
-            of_zone.needing.push(needs);
+            let of_fleet = uses.entry(stream.fleet).or_insert(Uses { free: 0, needing: BTreeSet::new() });
+            of_fleet.needing.insert(needs);
         }
     }
     for stream in streams.iter().filter(|stream| stream.needs.is_none()) {
-        if let Some(of_zone) = uses.get_mut(&stream.zone) {
-            of_zone.free |= stream.regions;
+        if let Some(of_fleet) = uses.get_mut(&stream.fleet) {
+            of_fleet.free |= stream.regions;
         }
     }
     uses
 }
 
 impl Uses {
-    /// The regions that are of use to some stream, `met` by the needs of all streams.
-    pub(super) fn of_use(&self, needs: &[Needs], met: &[[Mask; 2]], family: Family) -> Mask {
-        let needing = self.needing.iter().map(|position| *position as usize);
-        needing.fold(self.free, |mask, position| mask | needs[position].regions & met[position][family as usize])
+    /// The regions that are of use to some stream. `met`: by position of needs, the regions where they are met.
+    pub(super) fn of_use(&self, needs: &[Needs], met: impl Fn(u32) -> Mask) -> Mask {
+        let needing = self.needing.iter().copied();
+        needing.fold(self.free, |mask, position| mask | needs[position as usize].regions & met(position))
     }
 }
 
 impl Needs {
-    /// The regions whose needs are met, by family.
-    pub(super) fn met(&self, fleets: &[Fleet], states: &[Arc<FleetState>]) -> [Mask; 2] {
-        let either = |zone: u32| states[zone as usize].up(Family::V4) | states[zone as usize].up(Family::V6);
+    /// The same of another fleet with the same regions.
+    pub(super) fn in_fleet(&self, fleet: u32) -> Needs {
+        Needs { fleet, ..self.clone() }
+    }
+
+    /// The regions whose needs are met, by family. `at` gives a fleet, `fleet_of` that of a zone.
+    pub(super) fn met<'a>(
+        &self,
+        at: impl Fn(u32) -> (&'a Fleet, &'a FleetState),
+        fleet_of: impl Fn(u32) -> u32,
+    ) -> [Mask; 2] {
+        let either = |zone: u32| {
+            let (_, state) = at(fleet_of(zone));
+            state.up(Family::V4) | state.up(Family::V6)
+        };
+        let (fleet, state) = at(self.fleet);
         let met = self.names.iter().fold(Mask::MAX, |met, (zone, needed)| {
             let up = either(*zone);
             let unmet = needed.iter().enumerate().filter(|(_, needed)| up & **needed == 0);
             unmet.fold(met, |met, (region, _)| met & !(1 << region))
         });
         Family::BOTH.map(|family| {
-            let own = fleets[self.zone as usize].declared(family) & self.regions;
-            let up = states[self.zone as usize].up(family) & own;
+            let own = fleet.declared(family) & self.regions;
+            let up = state.up(family) & own;
             let enough = (up & met).count_ones() >= own.count_ones().div_ceil(2);
             if enough { met } else { Mask::MAX }
         })

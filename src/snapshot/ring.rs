@@ -25,14 +25,22 @@ pub struct Ring {
 impl Ring {
     pub(super) fn new(family: Family, given: &[&Member], answers: u8) -> Ring {
         let window = usize::from(answers).min(given.len());
-        let mut records = Vec::new();
-        for member in given.iter().cycle().take((given.len() + window).saturating_sub(1)) {
+        let record_len = if family == Family::V4 { 16 } else { 28 };
+        let count = (given.len() + window).saturating_sub(1);
+        let mut records = Vec::with_capacity(count * record_len);
+        for member in given.iter().cycle().take(count) {
             records.extend_from_slice(&[0xC0, 0x0C]);
             records.extend_from_slice(&TYPE[family as usize].to_be_bytes());
             records.extend_from_slice(&[0, 1, 0, 0, 0, 0]);
             match member.address {
-                IpAddr::V4(address) => records.extend_from_slice(&[&[0, 4][..], &address.octets()].concat()),
-                IpAddr::V6(address) => records.extend_from_slice(&[&[0, 16][..], &address.octets()].concat()),
+                IpAddr::V4(address) => {
+                    records.extend_from_slice(&[0, 4]);
+                    records.extend_from_slice(&address.octets());
+                }
+                IpAddr::V6(address) => {
+                    records.extend_from_slice(&[0, 16]);
+                    records.extend_from_slice(&address.octets());
+                }
             }
         }
         let uneven = given.iter().any(|member| member.weight != given[0].weight);
@@ -42,11 +50,11 @@ impl Ring {
             sum
         });
         let sums = sums.collect();
-        let record_len = if family == Family::V4 { 16 } else { 28 };
         Ring { records: records.into(), record_len, servers: given.len(), window, sums }
     }
 
     /// Position of the first server of the window for `key`: in proportion to the weights.
+    #[inline]
     pub fn position(&self, key: u64) -> usize {
         // The upper half times the range, shifted back: a fair share without a division.
         let scaled = |range: u32| (((key >> 32) * u64::from(range)) >> 32) as u32;
@@ -60,6 +68,7 @@ impl Ring {
     }
 
     /// The records of the window that begins at a position.
+    #[inline]
     pub fn window(&self, position: usize) -> &[u8] {
         &self.records[position * self.record_len..(position + self.window) * self.record_len]
     }

@@ -52,8 +52,14 @@ fn saved(last: u8, up: bool) -> Saved {
 }
 
 fn remembered(last: u8) -> Remembered {
-    let ramp =
-        Ramp { zone: "stream.example".into(), region: "eu-west".into(), progress_s: 12.5, of_s: 300.0, left: None };
+    let ramp = Ramp {
+        zone: "stream.example".into(),
+        region: "eu-west".into(),
+        progress_s: 12.5,
+        of_s: 300.0,
+        left: None,
+        alone: false,
+    };
     Remembered { verdicts: (0..=last).map(|n| saved(n, n % 2 == 0)).collect(), ramps: vec![ramp] }
 }
 

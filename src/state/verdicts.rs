@@ -56,6 +56,9 @@ pub struct Ramp {
     /// While it is drained: the part of its share that was left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub left: Option<f64>,
+    /// It is of this zone alone, though others may have the same regions.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub alone: bool,
 }
 
 impl Saved {

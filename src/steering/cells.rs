@@ -15,6 +15,8 @@ pub const MAX_CELLS: usize = 50_000;
 /// Grids tried in turn, degrees; `None` is the databases' own resolution.
 const GRAINS: [Option<f64>; 7] = [None, Some(1.0), Some(2.0), Some(4.0), Some(10.0), Some(30.0), Some(360.0)];
 
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 pub struct Cells {
     /// By place.
     pub of_place: Vec<CellId>,
@@ -42,8 +44,8 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
     let mut count = 1;
     let mut interned = Vec::with_capacity(specs.len());
     for spec in specs {
-        let mut rankings: HashMap<Ranking, u16> = HashMap::new();
-        let mut split: HashMap<(u32, u16), u32> = HashMap::new();
+        let mut rankings: Map<Ranking, u16> = Map::default();
+        let mut split: Map<(u32, u16), u32> = Map::default();
         for (group, cell) in groups.list.iter().zip(&mut cell_of_group) {
             let ranking = spec.rank(spec.rule_for(&places[group.sample]), group.location);
             let next = rankings.len();
@@ -77,7 +79,7 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
 fn plan(
     places: &[Place],
     spec: &Spec,
-    interned: HashMap<Ranking, u16>,
+    interned: Map<Ranking, u16>,
     groups: &Groups,
     cell_of_group: &[u32],
     count: usize,
@@ -129,7 +131,7 @@ impl Groups {
             };
         };
         type Key<'a> = (Option<CountryCode>, Option<(i32, i32)>, &'a [u64]);
-        let mut ids: HashMap<Key<'_>, u32> = HashMap::new();
+        let mut ids: Map<Key<'_>, u32> = Map::default();
         let mut sums: Vec<(usize, f64, f64, f64)> = Vec::new();
         let of_place = places
             .iter()

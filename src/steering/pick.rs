@@ -56,6 +56,17 @@ pub struct Field<'a> {
     pub open: &'a Open,
 }
 
+/// The region that everybody with this ranking gets, whatever their key: the first that is up and takes clients, where
+/// it takes all it gets and no other of its tier does. `None` says nothing; ask [`candidates`].
+pub fn undisputed<'a>(ranking: &'a [Ranked], field: &Field<'_>) -> Option<&'a Ranked> {
+    let Field { up, declared, open, .. } = *field;
+    let takes = up & declared & open.any;
+    let position = ranking.iter().position(|ranked| takes >> ranked.region & 1 == 1)?;
+    let first = &ranking[position];
+    let is_alone = usize::from(first.tier_end) == position + 1;
+    (is_alone && open.partial >> first.region & 1 == 0).then_some(first)
+}
+
 /// The regions to choose among: those that are up and take clients; else those that are up, though drained; else (all
 /// down) all that declare the type, as if they were up, the drained later and those forced down last.
 pub fn candidates(ranking: &[Ranked], field: &Field<'_>) -> Mask {
@@ -189,7 +200,12 @@ mod tests {
 
     fn chosen(ranking: &[Ranked], field: &Field<'_>, key: u64) -> Option<u8> {
         let candidates = candidates(ranking, field);
-        super::pick(ranking, candidates, field.open, key).map(|pick| pick.ranked.region)
+        let chosen = super::pick(ranking, candidates, field.open, key).map(|pick| pick.ranked.region);
+        if let Some(undisputed) = undisputed(ranking, field) {
+            assert_eq!(chosen, Some(undisputed.region), "the short way leads to the same region");
+            assert!(!is_split(ranking, candidates, field.open));
+        }
+        chosen
     }
 
     fn pick(ranking: &[Ranked], up: Mask, declared: Mask, key: u64) -> Option<u8> {

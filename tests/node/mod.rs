@@ -194,6 +194,11 @@ impl Node {
         }
     }
 
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
         let done = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap();
         assert!(done.success());

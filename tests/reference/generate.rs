@@ -50,7 +50,7 @@ impl fmt::Debug for World {
             for region in &zone.regions {
                 let checked = if region.check.is_some() { "checked" } else { "" };
                 writeln!(f, "  region {} min_up {:?} {checked}", region.name, region.min_up)?;
-                for server in &region.servers {
+                for server in region.servers.iter() {
                     writeln!(f, "    server {:?} {:?} weight {}", server.a, server.aaaa, server.weight)?;
                 }
             }
@@ -205,7 +205,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
             );
             enough(a.count()) && enough(aaaa.count())
         }),
-        servers,
+        servers: servers.into(),
         check: checked.then(|| Arc::new(check)),
     }
 }
@@ -324,7 +324,7 @@ pub fn world() -> impl Strategy<Value = World> {
             parent.streams.retain(|stream| !apex.zone_of(&stream.owner));
         }
         let zones: Vec<Zone> = [parent].into_iter().chain(child).collect();
-        let servers = zones.iter().flat_map(|zone| &zone.regions).flat_map(|region| &region.servers);
+        let servers = zones.iter().flat_map(|zone| &zone.regions).flat_map(|region| region.servers.iter());
         let addresses =
             servers.flat_map(|server| [server.a.map(IpAddr::from), server.aaaa.map(IpAddr::from)]).flatten();
         // Two in three are down in one world, one in three in the other.

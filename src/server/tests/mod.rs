@@ -32,7 +32,15 @@ const LONG: u8 = b'L';
 const WHO: u8 = b'W';
 
 impl Answers for Toy {
-    fn respond(&self, query: &[u8], client: Client, out: &mut [u8]) -> Outcome {
+    type Pending<'q> = (&'q Toy, &'q [u8], Client);
+
+    fn read<'q>(&'q self, query: &'q [u8], client: Client) -> Self::Pending<'q> {
+        (self, query, client)
+    }
+
+    fn seek(_: &mut [Self::Pending<'_>]) {}
+
+    fn write(&(toy, query, client): &Self::Pending<'_>, out: &mut [u8]) -> Outcome {
         if query.len() < HEADER_LEN || query[2] & 0x80 != 0 {
             return Outcome::Dropped;
         }
@@ -41,13 +49,13 @@ impl Answers for Toy {
         assert_ne!(last, PANIC, "a query that panics");
         out[..query.len()].copy_from_slice(query);
         out[2] |= 0x80;
-        if self.mark != 0 {
-            out[1] = self.mark;
+        if toy.mark != 0 {
+            out[1] = toy.mark;
         }
         let mut length = query.len();
         match last {
             LONG => {
-                length = 60_000;
+                length = 60_000.max(query.len());
                 out[query.len()..length].fill(b'l');
             }
             WHO => {

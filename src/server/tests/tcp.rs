@@ -341,6 +341,45 @@ async fn thousands_of_silent_connections_leave_room_for_a_resolver() {
 }
 
 #[tokio::test]
+async fn limits_hold_over_the_connections_of_all_workers() {
+    let server = Server::start("127.0.0.1:0", 4, TcpLimits { connections: 20, per_source: 1_000, ..limits() });
+    let mut all = Vec::new();
+    for id in 0..200 {
+        let mut stream = connect(&server).await;
+        answers(&mut stream, id).await;
+        all.push(stream);
+    }
+    usage_is(&server, Usage { open: 20, accepted: 200, refused: 0, evicted: 180 }).await;
+    let mut alive = 0;
+    for stream in &mut all {
+        let end = timeout(50 * MS, stream.read(&mut [0; 1])).await;
+        alive += usize::from(end.is_err());
+    }
+    assert_eq!(alive, 20, "the evicted are closed, whoever had them");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn peers_that_never_rest_leave_others_their_turn() {
+    let server = Server::start("127.0.0.1:0", 1, limits());
+    let query = small(1).0;
+    let mut floods = Vec::new();
+    for _ in 0..4 {
+        let (mut receive, mut send) = connect(&server).await.into_split();
+        let queries = query.repeat(1_000);
+        floods.push(tokio::spawn(async move { while send.write_all(&queries).await.is_ok() {} }));
+        floods.push(tokio::spawn(async move { while receive.read(&mut [0; 1 << 16]).await.is_ok_and(|n| n > 0) {} }));
+    }
+    let mut quiet = connect(&server).await;
+    for id in 0..50 {
+        answers(&mut quiet, id).await;
+    }
+    assert!(answered(&server.ledger.totals(), "tcp") > 50, "there was a flood");
+    floods.iter().for_each(|flood| flood.abort());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_closes_idle_connections_and_answers_the_message_that_has_begun() {
     let server = Server::start("127.0.0.1:0", 1, limits());
     let (mut idle, mut busy, mut stalled) = (connect(&server).await, connect(&server).await, connect(&server).await);
