@@ -223,7 +223,7 @@ impl Regions {
             // Of a zone set apart also that nothing is under way in it, where something may be in those like it: a ramp
             // that is over.
             let tells = move |course: &&Course| course.is_under_way() || crew.alone && shared;
-            let ramps = crew.regions.iter().filter(tells).flat_map(move |course| {
+            crew.regions.iter().filter(tells).flat_map(move |course| {
                 let (done, over) = match &course.ramp {
                     Some(ramp) => (ramp.done(), ramp.over()),
                     None if course.is_leaving() => (Duration::ZERO, course.over),
@@ -237,8 +237,7 @@ impl Regions {
                     left: course.is_leaving().then(|| course.share.part()),
                     alone: crew.alone,
                 })
-            });
-            ramps
+            })
         });
         saved.collect()
     }
