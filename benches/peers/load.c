@@ -2,6 +2,7 @@
  *
  *   load PORT FILE SECONDS window N     keep N queries in flight: how many answers a second
  *   load PORT FILE SECONDS rate R       send R queries a second, whatever comes back: how long answers take
+ *   load PORT FILE SECONDS asleep R     the same, and leave the CPU to others meanwhile
  *
  * FILE holds queries, each behind its length in two bytes (what `dnsperf -B` reads). The server is at 127.0.0.1.
  * Queries go out and answers come in by batches, since dnsperf, which does one system call a message, is slower than
@@ -15,6 +16,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,11 +64,11 @@ static size_t next_query(unsigned char *out, unsigned id) {
 
 int main(int argc, char **argv) {
     if (argc != 6) {
-        fprintf(stderr, "usage: load PORT FILE SECONDS window|rate N\n");
+        fprintf(stderr, "usage: load PORT FILE SECONDS window|rate|asleep N\n");
         return 2;
     }
     double seconds = atof(argv[3]), n = atof(argv[5]);
-    int paced = strcmp(argv[4], "rate") == 0;
+    int asleep = strcmp(argv[4], "asleep") == 0, paced = asleep || strcmp(argv[4], "rate") == 0;
     FILE *file = fopen(argv[2], "rb");
     if (!file) fail(argv[2]);
     fseek(file, 0, SEEK_END);
@@ -118,6 +120,11 @@ int main(int argc, char **argv) {
         t = now();
         if (got < 0) {
             if (errno != EAGAIN && errno != EINTR) fail("recvmmsg");
+            if (asleep && t < end) {
+                struct pollfd either = {socket_, POLLIN, 0};
+                struct timespec short_while = {0, 50000};
+                ppoll(&either, 1, &short_while, NULL);
+            }
             if (paced && t < end) continue;
             /* What got lost narrows the window for good, until all of it is. */
             if (t - last > 0.02) in_flight = 0;
