@@ -68,6 +68,7 @@ fn the_full_zone_means_what_it_says() {
     assert_eq!((server.weight.get(), server.probe), (2, Some("127.0.0.11:8081".parse().unwrap())));
 
     assert_eq!(london.ramp, Duration::from_secs(300));
+    assert_eq!((london.capacity.as_ref().unwrap().sessions, london.cost), (8_000.0, Some(0.02)));
 
     let [live, login] = &zone.streams[..] else { panic!("two streams") };
     assert_eq!(live.needs.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&login.owner]);

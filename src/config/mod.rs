@@ -17,6 +17,7 @@ pub mod node;
 pub mod settings;
 
 mod aliases;
+mod capacity;
 mod check;
 mod from;
 mod heartbeat;

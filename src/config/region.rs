@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::capacity::{self, Amount, Written};
 use super::check::CheckSpec;
-
 use super::diagnostic::{At, Diagnostic};
 use super::settings::{Family, MAX_REGIONS, Server};
 use super::tree::{Item, Table, nearest, quoted_key};
@@ -32,6 +32,9 @@ pub struct RegionSpec {
     pub servers: Arc<[Server]>,
     pub min_up: Option<u32>,
     pub ramp: Duration,
+    pub capacity: Option<Written>,
+    /// Money for a GB.
+    pub cost: Option<f64>,
     pub check: Option<CheckSpec>,
     /// Whether the check has a place of its own; where an overlay without a kind to change is reported.
     pub check_at: Option<At>,
@@ -75,7 +78,9 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
     }
     let city = near.and_then(|item| city(&item));
     let point = at.and_then(|item| coordinates(&item));
-    let servers = servers(&mut table, item);
+    let (servers, capacities) = servers(&mut table, item);
+    let capacity = capacity(&mut table, item, &servers, capacities);
+    let cost = table.take("cost").and_then(|item| capacity::cost(&item));
     let min_up = table.take("min_up").and_then(|item| min_up(&item, &servers));
     let ramp = table.take("ramp").and_then(|item| units::read(&item, Duration::ZERO..=MAX_RAMP)).unwrap_or(RAMP);
     let check = table.take("check");
@@ -96,6 +101,8 @@ fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<St
         servers: servers.into(),
         min_up,
         ramp,
+        capacity,
+        cost,
         check,
         check_at,
     })
@@ -168,10 +175,49 @@ fn min_up(item: &Item<'_>, servers: &[Server]) -> Option<u32> {
     Some(min_up)
 }
 
-fn servers(table: &mut Table<'_>, region: &Item<'_>) -> Vec<Server> {
+/// The region's own capacity, or those of its servers.
+fn capacity(
+    table: &mut Table<'_>,
+    region: &Item<'_>,
+    servers: &[Server],
+    capacities: Vec<Option<Amount>>,
+) -> Option<Written> {
+    let own = table.take("capacity");
+    let any = capacities.iter().any(Option::is_some);
+    match own {
+        Some(own) if any => {
+            own.report(
+                own.key_fault(format!("`{}` beside the capacities of servers", own.path))
+                    .rule("a capacity is written for the region or for each of its servers")
+                    .help("remove it: the region has the sum of its servers' capacities"),
+            );
+            None
+        }
+        Some(own) => capacity::read(&own).map(Written::Region),
+        None if !any => None,
+        None => {
+            let missing = capacities.iter().position(Option::is_none);
+            if let Some(position) = missing {
+                region.file.report_missing(
+                    region
+                        .key_fault(format!("`{}.server` number {} has no capacity", region.path, position + 1))
+                        .rule("a capacity is written for all servers of a region or for none")
+                        .help("give it one, like capacity = \"10Gbps\""),
+                );
+                return None;
+            }
+            // A server that could not be read has left a fault of its own.
+            let all: Option<Vec<Amount>> = capacities.into_iter().collect();
+            all.filter(|all| all.len() == servers.len()).map(|all| Written::Servers(all.into()))
+        }
+    }
+}
+
+/// The servers, and the capacities written for them.
+fn servers(table: &mut Table<'_>, region: &Item<'_>) -> (Vec<Server>, Vec<Option<Amount>>) {
     let (a, aaaa, long) = (table.take("a"), table.take("aaaa"), table.take("server"));
     let mut seen = HashMap::new();
-    let mut servers = Vec::new();
+    let (mut servers, mut capacities) = (Vec::new(), Vec::new());
     for item in [&a, &aaaa].into_iter().flatten() {
         for (text, element) in item.strings() {
             let server = Server { a: None, aaaa: None, weight: NonZeroU16::MIN, probe: None };
@@ -194,7 +240,11 @@ fn servers(table: &mut Table<'_>, region: &Item<'_>) -> Vec<Server> {
         }
         if long.is_tables() || long.is_table() {
             for (n, item) in long.one_or_more().into_iter().enumerate() {
-                servers.extend(item.table().and_then(|table| server(table, n, &mut seen)));
+                let Some((server, capacity)) = item.table().and_then(|table| server(table, n, &mut seen)) else {
+                    continue;
+                };
+                servers.push(server);
+                capacities.push(capacity);
             }
         } else {
             long.report(
@@ -210,12 +260,12 @@ fn servers(table: &mut Table<'_>, region: &Item<'_>) -> Vec<Server> {
                 .help("give addresses: a = [\"192.0.2.11\"], aaaa = [\"2001:db8::11\"]"),
         );
     }
-    servers
+    (servers, capacities)
 }
 
 type Seen = HashMap<IpAddr, u32>;
 
-fn server(mut table: Table<'_>, position: usize, seen: &mut Seen) -> Option<Server> {
+fn server(mut table: Table<'_>, position: usize, seen: &mut Seen) -> Option<(Server, Option<Amount>)> {
     let a = table.take("a");
     let aaaa = table.take("aaaa");
     if a.is_none() && aaaa.is_none() {
@@ -234,10 +284,12 @@ fn server(mut table: Table<'_>, position: usize, seen: &mut Seen) -> Option<Serv
         NonZeroU16::new(item.integer(1..=65_535)? as u16)
     });
     let probe = table.take("probe").and_then(|item| probe(&item));
+    let capacity = table.take("capacity").and_then(|item| capacity::read(&item));
     let a = a.and_then(|item| ipv4(item.string()?, &item, seen));
     let aaaa = aaaa.and_then(|item| ipv6(item.string()?, &item, seen));
     table.done();
-    (a.is_some() || aaaa.is_some()).then(|| Server { a, aaaa, weight: weight.unwrap_or(NonZeroU16::MIN), probe })
+    let server = Server { a, aaaa, weight: weight.unwrap_or(NonZeroU16::MIN), probe };
+    (a.is_some() || aaaa.is_some()).then_some((server, capacity))
 }
 
 fn probe(item: &Item<'_>) -> Option<SocketAddr> {

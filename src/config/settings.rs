@@ -22,6 +22,9 @@ pub const MAX_REGIONS: usize = 64;
 /// More addresses in one steered answer are refused.
 pub const MAX_ANSWERS: usize = 16;
 
+/// Bits/s of a session where no `session` is written.
+pub const SESSION_BITS: f64 = 5e6;
+
 /// TTL of NS records: of the apex always, of delegations where none is written. One day, in seconds.
 pub const NS_TTL: u32 = 86_400;
 
@@ -38,6 +41,8 @@ pub struct Zone {
     /// An operator's order that would leave fewer regions able to take clients is refused; at least 1, and no more than
     /// there are regions unless there are none.
     pub min_regions: u8,
+    /// Bits/s of one viewer, above 0.
+    pub session_bits: f64,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
     /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS
@@ -84,8 +89,35 @@ pub struct Region {
     pub min_up: Option<u32>,
     /// How long the region takes to have its whole share again after it came back; zero: at once.
     pub ramp: Duration,
+    /// What its servers can serve at once. `None`: no end is known, so nobody is kept away.
+    pub capacity: Option<Capacity>,
+    /// Money for a GB, at least 0. `None`: not told.
+    pub cost: Option<f64>,
     /// `None`: the servers are always up.
     pub check: Option<Arc<Check>>,
+}
+
+/// Viewers that a region can serve at once, with all of its servers up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capacity {
+    /// Above 0.
+    pub sessions: f64,
+    /// By server, their sum the whole; `None`: each has as much as another.
+    pub by_server: Option<Arc<[f64]>>,
+}
+
+impl Capacity {
+    /// The part of it, 0 to 1, that is left with only some of the region's `servers` up.
+    pub fn part(&self, servers: usize, up: impl Fn(usize) -> bool) -> f64 {
+        let whole = match &self.by_server {
+            Some(all) => {
+                let left: f64 = all.iter().enumerate().filter(|(server, _)| up(*server)).map(|(_, part)| part).sum();
+                return left / self.sessions;
+            }
+            None => servers.max(1) as f64,
+        };
+        (0..servers).filter(|server| up(*server)).count() as f64 / whole
+    }
 }
 
 /// One machine of a region: at least one address, at most one of each family.

@@ -11,9 +11,9 @@ use super::check::CheckSpec;
 use super::diagnostic::{At, Diagnostic};
 use super::records::PlacedRrset;
 use super::region::RegionSpec;
-use super::settings::{Family, MAX_REGIONS, Policy, Region, Soa, Stream, Zone};
+use super::settings::{Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
 use super::tree::{File, Item, Placed, Table};
-use super::{names, records, region, rules, stream, syntax, units};
+use super::{capacity, names, records, region, rules, stream, syntax, units};
 
 /// What `meridian.toml` gives to every zone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Shared {
 }
 
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
-const TOP: [&str; 6] = ["zone", "ns", "contact", "ttl", "soa", "min_regions"];
+const TOP: [&str; 7] = ["zone", "ns", "contact", "ttl", "soa", "min_regions", "session"];
 
 pub(super) fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
     TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
@@ -80,6 +80,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     let soa = table.take("soa");
     let min_regions =
         table.take("min_regions").and_then(|item| item.integer(1..=MAX_REGIONS as i64).map(|n| item.placed(n as u8)));
+    let session = table.take("session").and_then(|item| capacity::session(&item));
     let check =
         table.take("check").and_then(|item| Some((item.key_at(), CheckSpec::read(item.table()?, belongs_above))));
     let regions = table.take("region").and_then(|item| item.table());
@@ -122,7 +123,8 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
                 .help("add it to the `regions` of a stream, or remove it"),
         );
     }
-    let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), shared, lossy);
+    require_one_unit(file, &all, &used, session);
+    let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), session, shared, lossy);
     if let Some(min) = min_regions.as_ref().filter(|min| !lossy && usize::from(min.value) > regions.len()) {
         let count = regions.len();
         file.report(
@@ -134,8 +136,14 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
             .help(if count == 0 { "remove it".to_owned() } else { format!("write {count} or less") }),
         );
     }
-    let min_regions = min_regions.map_or(1, |min| min.value);
-    (placed, Some(assemble(file, apex, ns, soa, min_regions, regions, streams, records, &used)))
+    let whole = Whole {
+        apex,
+        ns: ns.into_iter().map(|ns| ns.value).collect(),
+        soa,
+        min_regions: min_regions.map_or(1, |min| min.value),
+        session_bits: session.unwrap_or(SESSION_BITS),
+    };
+    (placed, Some(assemble(file, whole, regions, streams, records, &used)))
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
@@ -243,13 +251,38 @@ fn warn_of_mixed_families(file: &File, regions: &[RegionSpec], streams: &[Stream
     }
 }
 
+/// Sessions and bits/s can be compared only by what a session takes.
+fn require_one_unit(file: &File, regions: &[RegionSpec], used: &BTreeMap<u8, BTreeSet<usize>>, session: Option<f64>) {
+    let capacities = used.keys().filter_map(|region| {
+        let spec = regions.get(usize::from(*region))?;
+        Some((spec, spec.capacity.as_ref()?))
+    });
+    let (mut bits, mut sessions) = (None, None);
+    for (spec, capacity) in capacities {
+        bits = bits.or(capacity.in_bits().then_some(spec));
+        sessions = sessions.or(capacity.in_sessions().then_some(spec));
+    }
+    if let (Some(bits), Some(sessions), None) = (bits, sessions, session) {
+        file.report(
+            Diagnostic::error(
+                sessions.at.clone(),
+                format!("region {} has its capacity in sessions, region {} in bits/s", sessions.name, bits.name),
+            )
+            .rule("the one is known in terms of the other only by what a session takes")
+            .help("say it at the top of the file, like session = \"5Mbps\", or write all capacities in one unit"),
+        );
+    }
+}
+
 /// The regions in use, by position in `all`, with their checks.
+#[expect(clippy::too_many_arguments, reason = "what regions are, and what is written around them")]
 fn resolve_regions(
     file: &File,
     all: &[RegionSpec],
     used: &BTreeMap<u8, BTreeSet<usize>>,
     streams: &[Stream],
     check: Option<&(At, CheckSpec)>,
+    session: Option<f64>,
     shared: &Shared,
     lossy: bool,
 ) -> Vec<Region> {
@@ -283,6 +316,8 @@ fn resolve_regions(
             servers: spec.servers.clone(),
             min_up: spec.min_up,
             ramp: spec.ramp,
+            capacity: spec.capacity.as_ref().map(|written| written.resolve(session)),
+            cost: spec.cost,
             check: merged.resolve(host.as_deref().unwrap_or_default()).map(Arc::new),
         });
     }
@@ -315,14 +350,19 @@ fn sole_host(users: &BTreeSet<usize>, streams: &[Stream]) -> Option<String> {
     names::host(&only.owner.to_ascii()).ok()
 }
 
-/// Regions that nobody uses are left out, so positions move.
-#[expect(clippy::too_many_arguments, reason = "the parts of a zone, each made by another reader")]
-fn assemble(
-    file: &File,
+/// What is said of a zone as a whole.
+struct Whole {
     apex: Name,
-    ns: Vec<Placed<Name>>,
+    ns: Vec<Name>,
     soa: Soa,
     min_regions: u8,
+    session_bits: f64,
+}
+
+/// Regions that nobody uses are left out, so positions move.
+fn assemble(
+    file: &File,
+    whole: Whole,
     regions: Vec<Region>,
     mut streams: Vec<Stream>,
     records: Vec<PlacedRrset>,
@@ -342,12 +382,14 @@ fn assemble(
             *region = moved.get(region).copied().unwrap_or_default();
         }
     }
+    let Whole { apex, ns, soa, min_regions, session_bits } = whole;
     Zone {
         name: apex,
         file: file.path.clone(),
-        ns: ns.into_iter().map(|ns| ns.value).collect(),
+        ns,
         soa,
         min_regions,
+        session_bits,
         regions,
         streams,
         records: records.into_iter().map(|placed| placed.rrset).collect(),

@@ -128,6 +128,7 @@ mod tests {
                 negative: 30,
             },
             min_regions: 1,
+            session_bits: crate::config::settings::SESSION_BITS,
             regions: vec![],
             streams: vec![],
             records: vec![],

@@ -197,6 +197,8 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         near: None,
         // Refused where a declared family has fewer servers.
         ramp: std::time::Duration::ZERO,
+        capacity: None,
+        cost: None,
         min_up: min_up.filter(|&min_up| {
             let enough = |declared: usize| declared == 0 || declared >= min_up as usize;
             let (a, aaaa) = (
@@ -273,6 +275,7 @@ fn bare_zone(apex: &str) -> Zone {
             negative: 30,
         },
         min_regions: 1,
+        session_bits: meridian::config::settings::SESSION_BITS,
         regions: Vec::new(),
         streams: Vec::new(),
         records: Vec::new(),
