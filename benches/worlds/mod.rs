@@ -184,7 +184,11 @@ pub fn nearest(zone: &Zone) -> Spec {
         bias: 0,
     };
     let options = zone.regions.iter().enumerate().map(contender).collect();
-    Spec { own: Choice { options, policy: meridian::config::settings::Policy::Nearest, answers: 2 }, rules: vec![] }
+    Spec {
+        own: Choice { options, policy: meridian::config::settings::Policy::Nearest, answers: 2 },
+        rules: vec![],
+        by_load: false,
+    }
 }
 
 /// The file named by `MERIDIAN_CITY`, else the bundled one.

@@ -47,7 +47,7 @@ impl Seek {
     #[inline]
     pub fn begin(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> Seek {
         let source = asker.client.address;
-        if !snapshot.geography().plans[stream.plan as usize].is_geographic() {
+        if !snapshot.rankings(stream).is_geographic() {
             return Seek { address: source, search: None, is_subnet: false };
         }
         // "A SOURCE PREFIX-LENGTH value of 0 means that the Recursive Resolver MUST NOT add the client's address
@@ -137,7 +137,8 @@ pub fn choose<'a>(
     whereabouts: &Whereabouts,
 ) -> Result<Chosen<'a>, u8> {
     let (fleet, state) = snapshot.fleet_for(stream);
-    let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
+    let rankings = snapshot.rankings(stream);
+    let ranking = rankings.ranking(whereabouts.cell);
     let field = snapshot.field(stream, family);
     let (ranked, split, moving) = match pick::undisputed(ranking, &field) {
         Some(ranked) => (*ranked, false, false),
@@ -149,7 +150,7 @@ pub fn choose<'a>(
             (*pick.ranked, split, pick.moving)
         }
     };
-    let brief = moving || state.brief() >> ranked.region & 1 == 1;
+    let brief = moving || (state.brief() | rankings.brief()) >> ranked.region & 1 == 1;
     let ring = state.ring(fleet, ranked.region, family, ranked.answers);
     let (scope, key) = whereabouts.block(split || ring.is_spread());
     // Mixed once more, so that the server does not follow from what chose the region.
@@ -167,6 +168,6 @@ pub fn fallen_back(snapshot: &Snapshot, stream: &SteeredName, asker: &Asker) -> 
     }
     // Only the regions of some rule are left, and the asker may not be whom it is about.
     let whereabouts = Whereabouts::find(snapshot, stream, asker);
-    let ranking = snapshot.geography().plans[stream.plan as usize].ranking(whereabouts.cell);
+    let ranking = snapshot.rankings(stream).ranking(whereabouts.cell);
     ranking.iter().all(|ranked| up >> ranked.region & 1 == 0).then_some(whereabouts.scope)
 }

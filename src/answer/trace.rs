@@ -105,7 +105,7 @@ impl<'a> Witness<'a> for Notes<'a> {
         let plan = &geography.plans[stream.plan as usize];
         let place = &geography.places.list[geography.places.locate(whereabouts.address).0 as usize];
         let rule = plan.spec.rule_for(place);
-        let ranking = plan.ranking(whereabouts.cell);
+        let ranking = self.snapshot.rankings(stream).ranking(whereabouts.cell);
         let (up, field) = (self.snapshot.up(stream, family), self.snapshot.field(stream, family));
         let candidates = pick::candidates(ranking, &field);
         let tier: Vec<u8> = pick::tier(ranking, candidates).map(|ranked| ranked.region).collect();

@@ -102,9 +102,11 @@ pub fn read(item: &Item<'_>) -> Option<Amount> {
     };
     if !amount.in_range() {
         let fault = item.fault(format!("`{}` is {text:?}, outside 1 session to 10^12, 1bps to 10^18", item.path));
-        item.report(fault.rule("a capacity is what a region can serve at once").help(
-            "a region that shall take nobody is left out of the stream's `regions`, drained, or given weight 0",
-        ));
+        item.report(
+            fault.rule("a capacity is what a region can serve at once").help(
+                "a region that shall take nobody is left out of the stream's `regions`, drained, or given weight 0",
+            ),
+        );
         return None;
     }
     Some(amount)

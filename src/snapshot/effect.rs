@@ -28,7 +28,7 @@ pub fn between(before: &Snapshot, after: &Snapshot, zone: u32) -> ZoneEffect {
     let streams = after.streams();
     for position in after.streams_of(zone) {
         let stream = &streams[position];
-        alike.entry((stream.plan, stream.needs)).or_insert((position, 0)).1 += 1;
+        alike.entry((stream.group, stream.needs)).or_insert((position, 0)).1 += 1;
     }
     let names: u32 = alike.values().map(|(_, count)| count).sum();
     for (position, count) in alike.into_values() {
@@ -36,9 +36,9 @@ pub fn between(before: &Snapshot, after: &Snapshot, zone: u32) -> ZoneEffect {
         // Most clients have IPv4; names without it are judged by IPv6.
         let (fleet, _) = after.fleet(zone);
         let family = if fleet.declared(Family::V4) & stream.regions != 0 { Family::V4 } else { Family::V6 };
-        let plan = &after.geography().plans[stream.plan as usize];
-        let cells: u32 = plan.rankings().map(|(_, cells)| cells).sum();
-        for (ranking, weight) in plan.rankings() {
+        let rankings = after.rankings(stream);
+        let cells: u32 = rankings.iter().map(|(_, cells)| cells).sum();
+        for (ranking, weight) in rankings.iter() {
             let weight = f64::from(weight) / f64::from(cells.max(1)) * f64::from(count) / f64::from(names);
             let mut changes: BTreeMap<u8, (f64, f64)> = BTreeMap::new();
             for (is_after, snapshot) in [(false, before), (true, after)] {

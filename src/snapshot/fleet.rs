@@ -13,7 +13,7 @@ use crate::steering::pick::{Mask, Open};
 
 use super::TargetId;
 use super::ring::Ring;
-use super::standing::{Forced, Mode, Standing};
+use super::standing::{Forced, Mode, Share, Standing};
 
 pub struct Fleet {
     regions: Vec<[Members; 2]>,
@@ -125,6 +125,8 @@ pub struct FleetState {
     /// Regions that the operator forced down.
     banned: Mask,
     open: Open,
+    /// The same, but whoever takes a part counts as taking all.
+    open_whole: Open,
     /// Answers of these get the short TTL.
     brief: Mask,
     /// By region, family and number of answers.
@@ -141,6 +143,7 @@ impl FleetState {
             panic: [false; 2],
             banned: 0,
             open: Open::all(regions),
+            open_whole: Open::all(regions),
             brief: 0,
             rings: vec![Arc::default(); regions * 2 * fleet.answers.len()].into(),
         };
@@ -162,6 +165,7 @@ impl FleetState {
         let moving = matches!(standing.mode, Mode::Ramping | Mode::Frozen | Mode::Draining);
         set(&mut self.brief, moving || standing.uncertain);
         self.open.set(region, standing.share);
+        self.open_whole.set(region, if standing.share > Share::NONE { Share::FULL } else { Share::NONE });
         let before = std::mem::replace(&mut self.standings[region], standing);
         let now = &self.standings[region];
         (before.forced, &before.servers) != (now.forced, &now.servers)
@@ -275,6 +279,11 @@ impl FleetState {
     /// How much of what they would get the regions take.
     pub fn open(&self) -> &Open {
         &self.open
+    }
+
+    /// ... where what a ramp or drain leaves of a region is looked after by somebody else.
+    pub fn open_whole(&self) -> &Open {
+        &self.open_whole
     }
 
     /// Regions that are on the move or in doubt: whoever is sent there should ask again soon.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::settings::{Steering, Stream, Zone};
+use crate::config::settings::{Policy, Steering, Stream, Zone};
 use crate::geo::{Atlas, Database, Match, Places};
-use crate::steering::cells::{self, Cells};
+use crate::steering::cells::{self, Cells, Facts};
 use crate::steering::plan::{Choice, Contender, Plan, Spec};
 
 /// Atlas and plans. They change with databases, regions, policies and rules; never with verdicts or static records.
@@ -16,6 +16,8 @@ pub struct Geography {
     pub plans: Vec<Plan>,
     /// Cells in use, for people.
     pub cells: usize,
+    /// By cell; empty where nothing is steered by load.
+    pub facts: Vec<Facts>,
     wanted: Wanted,
 }
 
@@ -57,7 +59,16 @@ fn spec(zone: &Zone, stream: &Stream, mut from_id: impl FnMut(Vec<Match>) -> usi
         let from = rule.from.iter().map(|(item, _)| item.clone()).collect();
         (from_id(from), choice(zone, &rule.steering))
     });
-    Spec { rules: rules.collect(), own: choice(zone, &stream.steering) }
+    Spec { rules: rules.collect(), own: choice(zone, &stream.steering), by_load: by_load(zone, stream) }
+}
+
+/// Whether the stream leaves the choice to us, and some of its regions can be full.
+pub(super) fn by_load(zone: &Zone, stream: &Stream) -> bool {
+    let mut steerings = stream.rules.iter().map(|rule| &rule.steering).chain([&stream.steering]);
+    steerings.any(|steering| {
+        let can_be_full = |region: &u8| zone.regions[usize::from(*region)].capacity.is_some();
+        steering.policy == Policy::Nearest && steering.regions.iter().any(can_be_full)
+    })
 }
 
 fn choice(zone: &Zone, steering: &Steering) -> Choice {
@@ -84,11 +95,11 @@ impl Geography {
             Some(previous) => previous.places.clone(),
             None => Arc::new(Places::build(database, &wanted.froms)),
         };
-        let Cells { of_place, plans, grain, count } = cells::build(&places.list, &wanted.specs);
+        let Cells { of_place, plans, facts, grain, count } = cells::build(&places.list, &wanted.specs);
         if let Some(grain) = grain {
             tracing::warn!(grain, "more than {} cells: places are coarsened to {grain} degrees", cells::MAX_CELLS);
         }
         let atlas = Atlas::build(&places, &of_place);
-        Arc::new(Geography { database: database.clone(), places, atlas, plans, cells: count, wanted })
+        Arc::new(Geography { database: database.clone(), places, atlas, plans, cells: count, facts, wanted })
     }
 }

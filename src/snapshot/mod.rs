@@ -4,6 +4,7 @@
 //! * [`fleet`]: the regions of a zone, which of them are up, and their addresses in wire form.
 //! * [`standing`]: what holds of a region besides verdicts: the operator's word, ramps and drains.
 //! * [`effect`]: how many cells a change sends elsewhere.
+//! * [`groups`]: streams steered alike, and what the solver of prices made of their plans.
 //! * [`geography`]: the atlas (prefix → cell) and the plans (cell → order of regions).
 //!
 //! A verdict makes a new [`Snapshot`] that shares all of this but the state of the fleets that use its target. Zones with the
@@ -14,6 +15,7 @@ pub mod chunks;
 pub mod effect;
 pub mod fleet;
 pub mod geography;
+pub mod groups;
 pub mod names;
 mod needs;
 pub mod ring;
@@ -30,11 +32,13 @@ use crate::geo::Database;
 use crate::health::{Target, Verdict};
 use crate::server::counters::Counters;
 use crate::steering::pick::{Field, Mask};
+use crate::steering::plan::Rankings;
 
 use alike::{Apart, Likeness};
 use chunks::Chunks;
 use fleet::{Fleet, FleetState};
 use geography::{Geography, Wanted};
+use groups::Group;
 use names::{Names, Records};
 use needs::{Needs, Uses};
 use standing::Standing;
@@ -66,6 +70,8 @@ pub struct Snapshot {
     apart: Option<Arc<Apart>>,
     /// By needs, those compiled and then those of zones set apart: the regions where they are met, by family.
     met: Arc<[[Mask; 2]]>,
+    /// By group of streams: cell → order of regions.
+    rankings: Chunks<Arc<Rankings>>,
 }
 
 /// What verdicts never change.
@@ -81,6 +87,7 @@ struct Compiled {
     /// By fleet: its zones.
     members: Vec<Vec<u32>>,
     geography: Arc<Geography>,
+    groups: Vec<Group>,
     needs: Vec<Needs>,
     /// By fleet: the needs that hang on it.
     dependents: HashMap<u32, BTreeSet<u32>>,
@@ -101,6 +108,8 @@ pub struct SteeredName {
     /// Position among the zone's streams.
     pub stream: u32,
     pub plan: u32,
+    /// Position among the snapshot's groups.
+    pub group: u32,
     pub ttl: u32,
     /// While something is on the move or in doubt.
     pub brief_ttl: u32,
@@ -152,6 +161,7 @@ impl Snapshot {
                     fleet,
                     stream: s as u32,
                     plan: plan_of_stream[streams.len()],
+                    group: 0,
                     ttl: stream.ttl,
                     brief_ttl: stream.ttl.min(BRIEF_TTL),
                     needs: None,
@@ -163,6 +173,8 @@ impl Snapshot {
         }
         first_stream.push(streams.len() as u32);
         drop(known);
+        let groups = groups::compile(&mut streams);
+        let rankings = groups::rankings(&groups, &zones, &streams, &geography, previous);
         let needs = needs::compile(&zones, &fleet_of, &mut streams);
         let dependents = needs::dependents(&needs, &fleet_of);
         let uses = needs::uses(&streams);
@@ -180,6 +192,7 @@ impl Snapshot {
             fleet_of,
             members,
             geography,
+            groups,
             needs,
             dependents,
             uses,
@@ -189,7 +202,8 @@ impl Snapshot {
         });
         let generation = previous.map_or(1, |previous| previous.generation + 1);
         let unmet = vec![[Mask::MAX; 2]; compiled.needs.len()];
-        let mut snapshot = Snapshot { generation, compiled, verdicts, states, apart: None, met: unmet.into() };
+        let mut snapshot =
+            Snapshot { generation, compiled, verdicts, states, apart: None, met: unmet.into(), rankings };
         let all: BTreeSet<usize> = (0..snapshot.met.len()).collect();
         snapshot.judge_needs(all);
         snapshot
@@ -258,6 +272,16 @@ impl Snapshot {
         next
     }
 
+    /// The next generation, with what the solver of prices made of these groups.
+    pub fn with_rankings(&self, changes: impl IntoIterator<Item = (u32, Arc<Rankings>)>) -> Snapshot {
+        let mut next = self.next(self.verdicts.clone(), self.states.clone(), []);
+        for (group, rankings) in changes {
+            debug_assert_eq!(rankings.cells(), next.rankings.get(group as usize).cells());
+            *next.rankings.get_mut(group as usize) = rankings;
+        }
+        next
+    }
+
     /// `touched`: the fleets of which servers came or went.
     fn next(
         &self,
@@ -278,7 +302,8 @@ impl Snapshot {
             }
         }
         let (compiled, apart, met) = (self.compiled.clone(), self.apart.clone(), self.met.clone());
-        let mut next = Snapshot { generation: self.generation + 1, compiled, verdicts, states, apart, met };
+        let (generation, rankings) = (self.generation + 1, self.rankings.clone());
+        let mut next = Snapshot { generation, compiled, verdicts, states, apart, met, rankings };
         next.judge_needs(stale);
         next
     }
@@ -357,6 +382,22 @@ impl Snapshot {
 
     pub fn streams(&self) -> &[SteeredName] {
         &self.compiled.streams
+    }
+
+    /// Streams that are steered alike.
+    pub fn groups(&self) -> &[Group] {
+        &self.compiled.groups
+    }
+
+    /// Cell → order of regions, for a stream.
+    #[inline]
+    pub fn rankings(&self, stream: &SteeredName) -> &Rankings {
+        self.rankings.get(stream.group as usize)
+    }
+
+    /// ... and for a group.
+    pub fn rankings_of(&self, group: u32) -> &Arc<Rankings> {
+        self.rankings.get(group as usize)
     }
 
     /// The settings that a steered name was compiled from.
@@ -468,7 +509,9 @@ impl Snapshot {
     /// What clients of a stream may be sent to.
     pub fn field(&self, stream: &SteeredName, family: Family) -> Field<'_> {
         let (fleet, state) = self.fleet_for(stream);
-        let (declared, banned, open) = (fleet.declared(family), state.banned(), state.open());
+        // The solver reckons with what a ramp or drain leaves of a region, so nobody is to be turned away by it as well.
+        let open = if self.rankings(stream).is_solved() { state.open_whole() } else { state.open() };
+        let (declared, banned) = (fleet.declared(family), state.banned());
         Field { up: self.up(stream, family), declared, banned, open }
     }
 

@@ -4,10 +4,11 @@
 //! one cell are never told apart, blocks of different places join into wider ECS scopes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::geo::{CellId, CountryCode, Place, Point};
 
-use super::plan::{Plan, Ranking, Spec};
+use super::plan::{Plan, Ranking, Rankings, Spec};
 
 /// Above this the places are made coarser: the tables that hang on a cell stay small, and ids fit 16 bits.
 pub const MAX_CELLS: usize = 50_000;
@@ -22,9 +23,40 @@ pub struct Cells {
     pub of_place: Vec<CellId>,
     /// In the order of the specs given.
     pub plans: Vec<Plan>,
+    /// By cell. Empty where no spec is steered by load.
+    pub facts: Vec<Facts>,
     /// Degrees that places had to be coarsened to.
     pub grain: Option<f64>,
     pub count: usize,
+}
+
+/// Where load is steered, places further apart than this are never one cell: a part of them may have to go elsewhere. Degrees.
+const SQUARE: f64 = 2.0;
+
+/// The places of a cell, taken together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts {
+    /// The mean, weighted by addresses. `None`: no database places them.
+    pub location: Option<Point>,
+    pub country: Option<CountryCode>,
+    /// Where on a grid of two degrees: stays the same from one set of databases to the next.
+    pub square: Option<(i16, i16)>,
+    /// Number of /24 and /48 blocks.
+    pub blocks: u64,
+    /// Cells of one square and country have one number, counted from 0.
+    pub group: u32,
+}
+
+/// Places that lie near enough to each other to bring their load together.
+type Neighbourhood = (Option<(i16, i16)>, Option<CountryCode>);
+
+fn neighbourhood(place: &Place, location: Option<Point>) -> Neighbourhood {
+    (location.map(square), place.country)
+}
+
+/// On a grid of two degrees.
+pub fn square(at: Point) -> (i16, i16) {
+    ((at.lat() / SQUARE).floor() as i16, (at.lon() / SQUARE).floor() as i16)
 }
 
 /// Groups places by what the specs make of them. Place 0 is in cell 0.
@@ -42,6 +74,17 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
     let groups = Groups::new(places, grain);
     let mut cell_of_group = vec![0u32; groups.list.len()];
     let mut count = 1;
+    if specs.iter().any(|spec| spec.by_load) {
+        let mut split: Map<Neighbourhood, u32> = Map::default();
+        for (group, cell) in groups.list.iter().zip(&mut cell_of_group) {
+            let next = split.len() as u32;
+            *cell = *split.entry(neighbourhood(&places[group.sample], group.location)).or_insert(next);
+        }
+        count = split.len();
+        if count > limit {
+            return None;
+        }
+    }
     let mut interned = Vec::with_capacity(specs.len());
     for spec in specs {
         let mut rankings: Map<Ranking, u16> = Map::default();
@@ -68,8 +111,10 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
     }
     let plans =
         interned.into_iter().map(|(spec, rankings)| plan(places, spec, rankings, &groups, &cell_of_group, count));
+    let by_load = specs.iter().any(|spec| spec.by_load);
     Some(Cells {
         plans: plans.collect(),
+        facts: if by_load { facts(places, &groups, &cell_of_group, count) } else { Vec::new() },
         of_place: groups.of_place.iter().map(|&group| CellId(cell_of_group[group as usize] as u16)).collect(),
         grain,
         count,
@@ -85,20 +130,47 @@ fn plan(
     count: usize,
 ) -> Plan {
     let mut ranking_of_cell = vec![0u16; count].into_boxed_slice();
+    let mut rule_of_cell = vec![None; if spec.rules.is_empty() { 0 } else { count }].into_boxed_slice();
     let mut seen = vec![false; count];
     for (group, &cell) in groups.list.iter().zip(cell_of_group) {
         if !std::mem::replace(&mut seen[cell as usize], true) {
-            let ranking = spec.rank(spec.rule_for(&places[group.sample]), group.location);
-            ranking_of_cell[cell as usize] = interned[&ranking];
+            let rule = spec.rule_for(&places[group.sample]);
+            ranking_of_cell[cell as usize] = interned[&spec.rank(rule, group.location)];
+            if let Some(of_cell) = rule_of_cell.get_mut(cell as usize) {
+                *of_cell = rule.and_then(|rule| u16::try_from(rule).ok());
+            }
         }
     }
     let mut rankings = vec![Ranking::default(); interned.len()];
     for (ranking, id) in interned {
         rankings[usize::from(id)] = ranking;
     }
-    let mut cells = vec![0; rankings.len()].into_boxed_slice();
-    ranking_of_cell.iter().for_each(|&ranking| cells[usize::from(ranking)] += 1);
-    Plan { spec: spec.clone(), rankings, ranking_of_cell, cells }
+    Plan { spec: spec.clone(), prior: Arc::new(Rankings::new(rankings, ranking_of_cell)), rule_of_cell }
+}
+
+fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize) -> Vec<Facts> {
+    let mut numbers: Map<Neighbourhood, u32> = Map::default();
+    let unknown = Facts { location: None, country: None, square: None, blocks: 0, group: 0 };
+    let mut facts: Vec<Option<Facts>> = vec![None; count];
+    let mut sums = vec![(0.0, 0.0, 0.0); count];
+    for (place, &group) in places.iter().zip(&groups.of_place) {
+        let cell = cell_of_group[group as usize] as usize;
+        let known = facts[cell].get_or_insert_with(|| {
+            let neighbourhood = neighbourhood(place, groups.list[group as usize].location);
+            let next = numbers.len() as u32;
+            let group = *numbers.entry(neighbourhood).or_insert(next);
+            Facts { country: place.country, square: neighbourhood.0, group, ..unknown }
+        });
+        known.blocks += place.weight;
+        if let Some(at) = place.location {
+            let weight = (place.weight as f64).max(1.0);
+            let (sum, lat, lon) = sums[cell];
+            sums[cell] = (sum + weight, lat + weight * at.lat(), lon + weight * at.lon());
+        }
+    }
+    let mean = |(sum, lat, lon): (f64, f64, f64)| if sum > 0.0 { Point::new(lat / sum, lon / sum) } else { None };
+    let all = facts.into_iter().zip(sums);
+    all.map(|(known, sums)| Facts { location: mean(sums), ..known.unwrap_or(unknown) }).collect()
 }
 
 fn build_capped(places: &[Place], specs: &[Spec]) -> Cells {
@@ -179,7 +251,7 @@ mod tests {
             location: Point::new(lat, lon),
             bias: 0,
         });
-        Spec { own: Choice { options: options.to_vec(), policy: Policy::Nearest, answers: 2 }, rules }
+        Spec { own: Choice { options: options.to_vec(), policy: Policy::Nearest, answers: 2 }, rules, by_load: false }
     }
 
     #[test]
@@ -188,7 +260,7 @@ mod tests {
         let cells = build(&places, &[two_regions(vec![])]);
         assert_eq!(cells.count, 2, "the unknown place keeps the order written, which is Europe's");
         assert_eq!(cells.of_place, [0, 0, 0, 1].map(CellId));
-        assert_eq!(cells.plans[0].ranking(CellId(1))[0].region, 1);
+        assert_eq!(cells.plans[0].prior.ranking(CellId(1))[0].region, 1);
     }
 
     #[test]
@@ -198,7 +270,10 @@ mod tests {
         rule.options.remove(0);
         let cells = build(&places, &[two_regions(vec![(0, rule)])]);
         assert_ne!(cells.of_place[1], cells.of_place[2]);
-        assert_eq!(cells.plans[0].ranking(cells.of_place[2]).iter().map(|r| r.region).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(
+            cells.plans[0].prior.ranking(cells.of_place[2]).iter().map(|r| r.region).collect::<Vec<_>>(),
+            [1, 0]
+        );
     }
 
     #[test]
@@ -217,7 +292,11 @@ mod tests {
                 location: Point::new(50.0 + f64::from(i) / 13.0, f64::from(i * i % 7) / 10.0),
                 bias: 0,
             });
-            Spec { own: Choice { options: options.collect(), policy: Policy::Nearest, answers: 1 }, rules: vec![] }
+            Spec {
+                own: Choice { options: options.collect(), policy: Policy::Nearest, answers: 1 },
+                rules: vec![],
+                by_load: false,
+            }
         };
         let specs = [spec];
         let fine = build_at(&places, &specs, None, MAX_CELLS).unwrap();
