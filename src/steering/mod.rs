@@ -11,6 +11,7 @@
 //! * [`pick`]: one region of a ranking for one client; the only part that runs at query time.
 //! * [`ramp`]: a region's way back to its whole share.
 //! * [`share`]: how much of its clients a region takes while it comes back or leaves.
+//! * [`solve`]: prices of full regions, and the plan of shares that follows from them.
 //! * [`key`]: the hash keys of sticky choices.
 
 pub mod cells;
@@ -20,3 +21,4 @@ pub mod pick;
 pub mod plan;
 pub mod ramp;
 pub mod share;
+pub mod solve;
