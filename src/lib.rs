@@ -14,6 +14,7 @@
 //! * [`zone`]: static records, from presentation format to RDATA bytes, and the rules they obey.
 //! * [`geo`]: location databases become [`geo::Places`] and the [`geo::Atlas`] (prefix → cell, scope).
 //! * [`health`]: probes and verdicts.
+//! * [`load`]: how full servers and regions say they are, and what of it is believed.
 //! * [`steering`]: what a region costs a place, and the order of regions that follows. Knows no DNS.
 //! * [`snapshot`]: all of the above compiled for answering; immutable, published with one swap.
 //! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
@@ -37,6 +38,7 @@ pub mod explain;
 pub mod geo;
 pub mod health;
 pub mod journal;
+pub mod load;
 // mallopt and madvise have no safe wrappers; see the module.
 #[allow(unsafe_code)]
 mod memory;

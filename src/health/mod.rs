@@ -25,7 +25,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use self::beats::packet::Load;
 use crate::config::settings::Check;
+use crate::load::{Fault, Report};
 
 pub mod alarm;
 pub mod beats;
@@ -58,6 +60,14 @@ pub struct Target {
     pub check: Arc<Check>,
     /// The server's public address, where the check expects heartbeats of it.
     pub beats_of: Option<IpAddr>,
+}
+
+/// Who is told what targets say of their load. Must not block.
+pub trait Reports: Send + Sync + 'static {
+    /// A probe's answer, or the answer to a request of its own, had a report in it, or one that cannot be taken.
+    fn hear(&self, target: &Target, outcome: Result<Report, Fault>);
+    /// A heartbeat of the server with this public address; once a second for a server.
+    fn beat(&self, server: IpAddr, load: &Load);
 }
 
 /// What is believed of a target.
