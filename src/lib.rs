@@ -44,6 +44,7 @@ pub mod load;
 mod memory;
 pub mod node;
 pub mod orders;
+pub mod pilot;
 pub mod server;
 pub mod snapshot;
 pub mod state;

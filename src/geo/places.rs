@@ -26,6 +26,8 @@ pub struct Place {
     pub country: Option<CountryCode>,
     /// Number of IPv4 /24 and IPv6 /48 blocks that lie here (a /24 weighs as much as a /48).
     pub weight: u64,
+    /// Number of IPv4 /24 blocks alone. There are about as many people behind a /24 everywhere, which cannot be said of a /48.
+    pub v4_blocks: u32,
     /// Bit `i` is the truth of `froms[i]` given to [`Places::build`]. There are few distinct ones.
     pub truth: Arc<[u64]>,
 }
@@ -162,6 +164,7 @@ impl Places {
         // Places that lost all their blocks to larger ones are left out.
         let mut weight = vec![0u64; keys.items.len()];
         v4.weigh(&plain, LAST24, &mut weight);
+        let v4_blocks = weight.clone();
         v6.weigh(&plain, LAST48, &mut weight);
         let mut list: Vec<Place> = Vec::new();
         let mut renumbered = vec![0; keys.items.len()];
@@ -174,6 +177,7 @@ impl Places {
                         .and_then(|(lat, lon)| Point::new(f64::from(lat) / 100.0, f64::from(lon) / 100.0)),
                     country: key.country,
                     weight,
+                    v4_blocks: v4_blocks[i] as u32,
                     truth: truths.items[key.truth as usize].clone(),
                 });
             }

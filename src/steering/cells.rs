@@ -41,8 +41,8 @@ pub struct Facts {
     pub country: Option<CountryCode>,
     /// Where on a grid of two degrees: stays the same from one set of databases to the next.
     pub square: Option<(i16, i16)>,
-    /// Number of /24 and /48 blocks.
-    pub blocks: u64,
+    /// Number of IPv4 /24 blocks that a database places here: as good a guess as any of how many viewers there are.
+    pub blocks: u32,
     /// Cells of one square and country have one number, counted from 0.
     pub group: u32,
 }
@@ -161,8 +161,8 @@ fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize)
             let group = *numbers.entry(neighbourhood).or_insert(next);
             Facts { country: place.country, square: neighbourhood.0, group, ..unknown }
         });
-        known.blocks += place.weight;
         if let Some(at) = place.location {
+            known.blocks += place.v4_blocks;
             let weight = (place.weight as f64).max(1.0);
             let (sum, lat, lon) = sums[cell];
             sums[cell] = (sum + weight, lat + weight * at.lat(), lon + weight * at.lon());
@@ -238,11 +238,11 @@ mod tests {
     use crate::steering::plan::{Choice, Contender};
 
     fn place(lat: f64, lon: f64, truth: u64) -> Place {
-        Place { location: Point::new(lat, lon), country: None, weight: 1, truth: [truth].into() }
+        Place { location: Point::new(lat, lon), country: None, weight: 1, v4_blocks: 1, truth: [truth].into() }
     }
 
     fn unknown() -> Place {
-        Place { location: None, country: None, weight: 0, truth: [0].into() }
+        Place { location: None, country: None, weight: 0, v4_blocks: 0, truth: [0].into() }
     }
 
     fn two_regions(rules: Vec<(usize, Choice)>) -> Spec {

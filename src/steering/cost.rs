@@ -2,6 +2,8 @@
 
 use crate::geo::Point;
 
+use super::cells::Facts;
+
 /// What the access network and the server take, whatever the distance, ms.
 const BASE_MS: f64 = 8.0;
 /// Fibre, detours included: twice the way at two thirds of the speed of light, twice as long as the crow flies.
@@ -10,6 +12,37 @@ const MS_PER_KM: f64 = 0.020;
 /// ms of round trip between two points, without the operator's bias.
 pub fn predicted_ms(client: Point, region: Point) -> f64 {
     BASE_MS + MS_PER_KM * client.distance_km(region)
+}
+
+/// A region, as far as costs depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    pub name: &'a str,
+    pub location: Option<Point>,
+}
+
+/// What it costs the viewers of a cell to be served by a region, ms.
+pub trait Costs {
+    /// Appends the cost of each of `to` for each cell, cell after cell, without the operator's bias.
+    fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>);
+}
+
+/// What one region more costs than the one written before it, for viewers whom no database places: they keep the order written. ms
+const ORDER_MS: f32 = 0.01;
+
+/// By distance alone: nothing was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Distance;
+
+impl Costs for Distance {
+    fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>) {
+        for cell in cells {
+            out.extend(to.iter().zip(0u16..).map(|(site, position)| match (cell.location, site.location) {
+                (Some(client), Some(region)) => predicted_ms(client, region) as f32,
+                _ => BASE_MS as f32 + ORDER_MS * f32::from(position),
+            }));
+        }
+    }
 }
 
 #[cfg(test)]

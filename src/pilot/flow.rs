@@ -1,0 +1,192 @@
+//! How viewers come to a region and leave it, as its reports show it: session starts, the mean length of a session, and how
+//! many session starts a query of ours stands for.
+//!
+//! Queries give the shape of demand and reports its scale (a resolver asks once for many viewers, a player may ask again and
+//! again for one).
+
+use std::time::Instant;
+
+use crate::load::State;
+
+/// D while nothing is known of it, s.
+const DWELL_S: f64 = 1200.0;
+/// D is kept within these, s.
+const DWELL_RANGE: (f64, f64) = (60.0, 7200.0);
+/// Time constant of D, s: sessions of half an hour do not tell their length faster.
+const DWELL_MEMORY_S: f64 = 600.0;
+/// Time constant of the rates whose ratio is the scale, s.
+const SCALE_MEMORY_S: f64 = 60.0;
+/// Bounds of the scale.
+const SCALE: (f64, f64) = (0.1, 1000.0);
+/// Changes of the number of sessions are told apart from chance over at least this, s.
+const STRIDE_S: f64 = 10.0;
+/// Fewer starts/s are no ground to learn from.
+const LEAST_RATE: f64 = 1e-3;
+
+/// A rate that forgets exponentially.
+#[derive(Clone, Copy, Debug, Default)]
+struct Smooth {
+    value: Option<f64>,
+}
+
+impl Smooth {
+    fn feed(&mut self, value: f64, memory_s: f64, elapsed_s: f64) {
+        let part = -(-elapsed_s / memory_s).exp_m1();
+        self.value = Some(self.value.map_or(value, |before| before + part * (value - before)));
+    }
+}
+
+/// Of one region. Every figure is finite and within its bounds, whatever is fed.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Sessions when the rate of their change was last taken.
+    before: Option<(f64, Instant)>,
+    fed: Option<Instant>,
+    /// Starts/s, as reported or as sessions grow.
+    starts: Smooth,
+    /// Starts/s that the queries would make at a scale of 1.
+    asked: Smooth,
+    dwell_s: f64,
+    scale: f64,
+    /// Whether reports ever told the scale.
+    known: bool,
+}
+
+impl Default for Flow {
+    fn default() -> Flow {
+        Flow {
+            before: None,
+            fed: None,
+            starts: Smooth::default(),
+            asked: Smooth::default(),
+            dwell_s: DWELL_S,
+            scale: 1.0,
+            known: false,
+        }
+    }
+}
+
+impl Flow {
+    /// What was kept over a restart.
+    pub fn restored(scale: f64, dwell_s: f64) -> Flow {
+        let sound = |value: f64, (low, high): (f64, f64)| if value.is_nan() { low } else { value.clamp(low, high) };
+        Flow { dwell_s: sound(dwell_s, DWELL_RANGE), scale: sound(scale, SCALE), known: true, ..Flow::default() }
+    }
+
+    /// Mean length of a session, s.
+    pub fn dwell_s(&self) -> f64 {
+        self.dwell_s
+    }
+
+    /// Session starts for a query; `None` as long as no report told.
+    pub fn scale(&self) -> Option<f64> {
+        self.known.then_some(self.scale)
+    }
+
+    /// Starts/s; `None` as long as no report told.
+    pub fn starts(&self) -> Option<f64> {
+        self.starts.value
+    }
+
+    /// Takes in what is believed of the region now. `asked`: queries/s that were sent there.
+    pub fn feed(&mut self, state: &State, asked: f64, now: Instant) {
+        let elapsed = self.fed.map_or(1.0, |fed| now.saturating_duration_since(fed).as_secs_f64());
+        self.fed = Some(now);
+        // Predictions follow from what is learned here: nothing is to be learned from them.
+        let fresh = state.age.is_some_and(|age| age.as_secs_f64() <= STRIDE_S);
+        let Some(sessions) = state.sessions.filter(|sessions| fresh && sessions.is_finite()) else {
+            self.before = None;
+            return;
+        };
+        let Some((before, at)) = self.before else {
+            self.before = Some((sessions, now));
+            return;
+        };
+        if asked.is_finite() && asked >= 0.0 {
+            self.asked.feed(asked, SCALE_MEMORY_S, elapsed);
+        }
+        if let Some(starts) = state.starts_per_s.filter(|starts| starts.is_finite()) {
+            self.starts.feed(starts, SCALE_MEMORY_S, elapsed);
+        }
+        let stride = now.saturating_duration_since(at).as_secs_f64();
+        if stride >= STRIDE_S {
+            let growth = (sessions - before) / stride;
+            self.before = Some((sessions, now));
+            match state.starts_per_s {
+                // What does not stay of those who come has left.
+                Some(starts) if starts - growth > LEAST_RATE => {
+                    let dwell = (before + sessions) / 2.0 / (starts - growth);
+                    let part = -(-stride / DWELL_MEMORY_S).exp_m1();
+                    self.dwell_s += part * (dwell.clamp(DWELL_RANGE.0, DWELL_RANGE.1) - self.dwell_s);
+                }
+                Some(_) => {}
+                None => {
+                    let starts = (growth + sessions / self.dwell_s).max(0.0);
+                    self.starts.feed(starts, SCALE_MEMORY_S, stride);
+                }
+            }
+        }
+        if let (Some(starts), Some(asked)) = (self.starts.value, self.asked.value)
+            && asked > LEAST_RATE
+        {
+            self.scale = (starts / asked).clamp(SCALE.0, SCALE.1);
+            self.known = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::Trust;
+
+    fn state(sessions: f64, starts_per_s: Option<f64>) -> State {
+        State {
+            sessions: Some(sessions),
+            utilization: None,
+            capacity: Some(1e6),
+            starts_per_s,
+            age: Some(Duration::from_secs(1)),
+            trust: Trust::Fresh,
+            silent: 0,
+        }
+    }
+
+    /// Sessions of 600 s that start at 50/s while 5 queries/s are answered.
+    fn run(seconds: u64, tell: bool) -> Flow {
+        let (mut flow, start, mut sessions) = (Flow::default(), Instant::now(), 1000.0f64);
+        for second in 0..seconds {
+            flow.feed(&state(sessions, tell.then_some(50.0)), 5.0, start + Duration::from_secs(second));
+            sessions += 50.0 - sessions / 600.0;
+        }
+        flow
+    }
+
+    #[test]
+    fn where_starts_are_told_their_length_and_scale_are_learned_while_the_region_still_fills() {
+        let flow = run(1800, true);
+        assert!((flow.dwell_s() - 600.0).abs() < 60.0, "{}", flow.dwell_s());
+        assert!((flow.scale().unwrap() - 10.0).abs() < 0.1, "{flow:?}");
+    }
+
+    #[test]
+    fn where_only_sessions_are_told_starts_follow_from_them() {
+        let flow = run(7200, false);
+        // 30,000 sessions are there in the end, which at 1200 s each are 25 starts/s.
+        assert!((flow.starts().unwrap() - 25.0).abs() < 1.0, "{flow:?}");
+        assert_eq!(flow.dwell_s(), DWELL_S);
+    }
+
+    #[test]
+    fn nothing_is_learned_from_predictions_or_from_lies() {
+        let (mut flow, start) = (Flow::default(), Instant::now());
+        let old = State { age: Some(Duration::from_secs(60)), ..state(500.0, Some(9.0)) };
+        let lies = [state(f64::INFINITY, None), state(f64::NAN, Some(f64::NAN)), state(10.0, Some(f64::INFINITY))];
+        for (second, state) in [old].iter().chain(&lies).cycle().take(400).enumerate() {
+            flow.feed(state, f64::NAN, start + Duration::from_secs(second as u64));
+        }
+        assert!(flow.scale().is_none() && flow.dwell_s().is_finite(), "{flow:?}");
+    }
+}

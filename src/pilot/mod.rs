@@ -1,0 +1,127 @@
+//! The pilot: steers by load. Once a second, and whenever something happens to a region, it looks at demand, load and costs,
+//! solves for prices, and says what rankings are to be published.
+//!
+//! ```text
+//! Snapshot ─► Market (who shares what) ─┐
+//! demand (queries of ours) ─────────────┼─► Pilot::step ─► Change: rankings by group ─► control loop ─► Snapshot
+//! load::Board (reports) ─► Flow (scale) ┘        └─► View: prices, utilisation, certificate, for people and scalers
+//! ```
+//!
+//! * [`market`]: groups of streams and the regions that they share; costs.
+//! * [`flow`]: session starts, their length and the scale of demand, from reports.
+//! * [`run`]: one market from step to step: supplies, losses, limits on movement, what is published.
+//! * [`publish`]: shares to rankings.
+//! * [`view`]: what others may know of it.
+//!
+//! Everything here is pure: time is passed in, and nothing reads a socket or file.
+
+pub mod flow;
+pub mod market;
+pub mod publish;
+pub mod run;
+pub mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::load::known::{Known, RegionId};
+use crate::load::{Expected, State};
+use crate::snapshot::Snapshot;
+use crate::steering::cost::Costs;
+use crate::steering::plan::Rankings;
+
+use market::{Market, TooLarge};
+use run::{Run, Saved};
+use view::View;
+
+/// Demand, by what our own answers tell.
+pub trait Demand {
+    /// Queries/s that begin a session, by cell of the snapshot's geography; `None`: nothing is known of the group.
+    fn by_cell(&self, group: u32) -> Option<&[f64]>;
+}
+
+/// Rankings to publish for groups of the snapshot that [`Pilot::step`] was given.
+pub type Change = (u32, Arc<Rankings>);
+
+#[derive(Default)]
+pub struct Pilot {
+    snapshot: Option<Arc<Snapshot>>,
+    known: Arc<Known>,
+    runs: Vec<Run>,
+    too_large: Vec<TooLarge>,
+    saved: Saved,
+}
+
+impl Pilot {
+    /// With what was learned before a restart.
+    pub fn restored(saved: Saved) -> Pilot {
+        Pilot { saved, ..Pilot::default() }
+    }
+
+    /// What is worth keeping over a restart.
+    pub fn saved(&self) -> Saved {
+        let mut saved = self.saved.clone();
+        self.runs.iter().for_each(|run| run.save(&mut saved));
+        saved
+    }
+
+    /// Has to be called with every snapshot before a step with it. Where it was compiled anew, markets are too, and keep what
+    /// was learned of regions of the same name.
+    pub fn adopt(&mut self, snapshot: &Arc<Snapshot>, known: &Arc<Known>, costs: &dyn Costs) {
+        let kin = self.snapshot.as_ref().is_some_and(|before| before.is_kin(snapshot));
+        if !kin || !Arc::ptr_eq(known, &self.known) {
+            self.saved = self.saved();
+            let (markets, too_large) = Market::all(snapshot, known, costs);
+            self.runs = markets.into_iter().map(|market| Run::new(market, snapshot, &self.saved)).collect();
+            (self.too_large, self.known) = (too_large, Arc::clone(known));
+        }
+        self.snapshot = Some(Arc::clone(snapshot));
+    }
+
+    /// Costs are others than they were.
+    pub fn price(&mut self, costs: &dyn Costs) {
+        if let Some(snapshot) = &self.snapshot {
+            self.runs.iter_mut().for_each(|run| run.price(snapshot, costs));
+        }
+    }
+
+    /// Whether anything is steered by load.
+    pub fn is_idle(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// What could not be steered by load because too much hangs together.
+    pub fn too_large(&self) -> &[TooLarge] {
+        &self.too_large
+    }
+
+    /// What was prepared for the regions that are gone since the last step. Comes before [`Pilot::step`], which takes longer.
+    pub fn react(&mut self) -> Vec<Change> {
+        let Some(snapshot) = &self.snapshot else { return vec![] };
+        self.runs.iter_mut().flat_map(|run| run.react(snapshot)).collect()
+    }
+
+    /// Solves all markets. `states`: what is believed of the regions, in the order of [`Known::regions`].
+    pub fn step(&mut self, states: &[State], demand: &dyn Demand, now: Instant) -> Vec<Change> {
+        let Some(snapshot) = &self.snapshot else { return vec![] };
+        self.runs.iter_mut().flat_map(|run| run.step(snapshot, states, demand, now)).collect()
+    }
+
+    /// What is sent to each region that is steered by load, as far as the last step knew.
+    pub fn expected(&self) -> HashMap<RegionId, Expected> {
+        self.runs.iter().flat_map(Run::expected).collect()
+    }
+
+    /// Prepares for the loss of one more region, the most loaded first; false when all is prepared.
+    pub fn prepare(&mut self) -> bool {
+        self.runs.iter_mut().any(Run::prepare)
+    }
+
+    pub fn view(&self) -> View {
+        View { markets: self.runs.iter().map(Run::view).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! From the shares that the solver gave to rankings that answers are made of.
+
+use crate::geo::CellId;
+use crate::snapshot::Snapshot;
+use crate::steering::pick::Mask;
+use crate::steering::plan::Rankings;
+use crate::steering::solve::{REGIONS, Table};
+
+use super::market::{Market, MarketGroup};
+
+/// Above this utilisation answers live no longer than ten seconds: what is nearly full may have to be left soon.
+pub const NEARLY_FULL: f64 = 0.90;
+
+/// The rankings of a group that is steered by load: the table's shares first, then the other regions by cost and price.
+///
+/// `brief`: by column, whose answers should not live long. `None`: the group is not steered by load.
+pub fn rankings(
+    snapshot: &Snapshot,
+    market: &Market,
+    member: &MarketGroup,
+    table: &Table,
+    prices: &[f64],
+    brief: &[bool],
+) -> Option<Rankings> {
+    let first = member.first_row?;
+    let plan = &snapshot.geography().plans[member.plan as usize];
+    let mut order: Vec<(f64, u8)> = Vec::with_capacity(REGIONS);
+    let mut head: Vec<(u8, u16)> = Vec::with_capacity(4);
+    let cells = (0..plan.prior.cells()).map(|cell| {
+        let row = first + cell;
+        let prior = plan.prior.ranking(CellId(cell as u16));
+        head.clear();
+        head.extend(table.row(row).iter().filter_map(|(column, weight)| Some((member.region(column)?, weight))));
+        if head.is_empty() {
+            return prior.into();
+        }
+        order.clear();
+        order.extend(market.rows.sorted(row).filter_map(|(column, cost)| {
+            let price = prices.get(usize::from(column)).copied().unwrap_or(0.0);
+            Some((f64::from(cost) + price, member.region(column)?))
+        }));
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        plan.spec.rank_by(prior, &head, order.iter().map(|(_, region)| *region))
+    });
+    let rankings = Rankings::solved(cells);
+    let brief = (0u8..).zip(brief).filter(|(_, brief)| **brief).filter_map(|(column, _)| member.region(column));
+    Some(rankings.with_brief(brief.fold(0 as Mask, |mask, region| mask | 1 << region)))
+}

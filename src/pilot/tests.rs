@@ -1,0 +1,281 @@
+//! A small world on the bundled database, steered for minutes of virtual time: regions answer with the sessions that the
+//! plan sends them.
+
+use std::time::Duration;
+
+use super::view::Stage;
+use super::*;
+use crate::config::{Shared, read_zone};
+use crate::geo::Database;
+use crate::health::Verdict;
+use crate::load::Trust;
+use crate::load::known::Size;
+use crate::snapshot::standing::{Forced, Share, Standing};
+use crate::snapshot::{Served, TargetId};
+use crate::steering::cost::Distance;
+
+const ZONE: &str = r#"
+    zone = "live.example"
+    ns   = ["ns1.example.net"]
+    [check]
+    tcp = 1935
+    [region.us]
+    near = "Ashburn"
+    a  = ["192.0.2.1"]
+    capacity = "10000 sessions"
+    [region.eu]
+    near = "Frankfurt"
+    a  = ["192.0.2.11"]
+    capacity = "10000 sessions"
+    [region.ap]
+    near = "Singapore"
+    a  = ["192.0.2.21"]
+    capacity = "10000 sessions"
+    [stream.live]
+    [stream.home]
+    policy = "priority"
+    regions = ["eu"]
+"#;
+
+/// Mean length of a session, s.
+const DWELL: f64 = 600.0;
+
+struct Cells(Vec<Vec<f64>>);
+
+impl Demand for Cells {
+    fn by_cell(&self, group: u32) -> Option<&[f64]> {
+        Some(&self.0[group as usize])
+    }
+}
+
+struct World {
+    snapshot: Arc<Snapshot>,
+    known: Arc<Known>,
+    pilot: Pilot,
+    demand: Cells,
+    sessions: Vec<f64>,
+    /// Starts for a query.
+    starts: f64,
+    /// Reports come.
+    telling: bool,
+    heard: Instant,
+    now: Instant,
+}
+
+impl World {
+    /// `total`: sessions that want to be served, in proportion to the addresses of each cell.
+    fn new(zone: &str, total: f64) -> World {
+        let read = read_zone("zone.toml".as_ref(), zone.into(), 0, &Shared::default());
+        let served = Served { zone: Arc::new(read.zone.expect("a sound zone")), serial: 1 };
+        let database = Arc::new(Database::bundled());
+        let snapshot = Arc::new(Snapshot::compile(vec![served], &database, |_| Verdict::Up, None));
+        let size = |region: &crate::config::settings::Region| Size {
+            capacity: region.capacity.as_ref().map(|capacity| capacity.sessions),
+            session_bits: None,
+        };
+        let known = Arc::new(Known::of(&snapshot, size));
+        let mut pilot = Pilot::default();
+        pilot.adopt(&snapshot, &known, &Distance);
+        let facts = &snapshot.geography().facts;
+        let blocks: f64 = facts.iter().map(|facts| f64::from(facts.blocks)).sum();
+        // A query for each start.
+        let starts =
+            |part: f64| facts.iter().map(|facts| total * part / DWELL * f64::from(facts.blocks) / blocks).collect();
+        let demand = Cells(vec![starts(1.0), vec![0.0; facts.len()]]);
+        let sessions = vec![0.0; known.regions.len()];
+        let now = Instant::now();
+        World { snapshot, known, pilot, demand, sessions, starts: 1.0, telling: true, heard: now, now }
+    }
+
+    /// Where the answers of now send the viewers: starts/s by region.
+    fn rates(&self) -> Vec<f64> {
+        let mut rates = vec![0.0; self.known.regions.len()];
+        let stream = self.snapshot.stream(0);
+        let rankings = self.snapshot.rankings(stream);
+        let field = self.snapshot.field(stream, crate::config::settings::Family::V4);
+        for (cell, starts) in self.demand.0[0].iter().enumerate() {
+            let ranking = rankings.ranking(crate::geo::CellId(cell as u16));
+            let candidates = crate::steering::pick::candidates(ranking, &field);
+            for (region, part) in crate::steering::pick::expected(ranking, candidates, field.open) {
+                rates[usize::from(region)] += starts * part;
+            }
+        }
+        rates
+    }
+
+    fn states(&self) -> Vec<State> {
+        let age = self.now - self.heard;
+        let trust = Trust::at(age);
+        let state = |sessions: &f64| State {
+            sessions: Some(*sessions),
+            utilization: None,
+            capacity: Some(10_000.0 * trust.factor()),
+            starts_per_s: None,
+            age: Some(age),
+            trust,
+            silent: 0,
+        };
+        self.sessions.iter().map(state).collect()
+    }
+
+    /// A second later; gives the part of the traffic that is sent elsewhere.
+    fn second(&mut self) -> f64 {
+        let before = self.rates();
+        self.now += Duration::from_secs(1);
+        if self.telling {
+            self.heard = self.now;
+        }
+        for (sessions, rate) in self.sessions.iter_mut().zip(&before) {
+            *sessions += rate * self.starts - *sessions / DWELL;
+        }
+        let mut changes = self.pilot.react();
+        self.publish(&mut changes);
+        let mut changes = self.pilot.step(&self.states(), &self.demand, self.now);
+        self.publish(&mut changes);
+        let after = self.rates();
+        let moved: f64 = before.iter().zip(&after).map(|(before, after)| (after - before).max(0.0)).sum();
+        moved / after.iter().sum::<f64>()
+    }
+
+    fn publish(&mut self, changes: &mut Vec<Change>) {
+        if !changes.is_empty() {
+            self.snapshot = Arc::new(self.snapshot.with_rankings(changes.drain(..)));
+            self.pilot.adopt(&self.snapshot, &self.known, &Distance);
+        }
+    }
+
+    fn seconds(&mut self, seconds: u32) -> f64 {
+        (0..seconds).map(|_| self.second()).fold(0.0, f64::max)
+    }
+
+    fn verdict(&mut self, region: u32, verdict: Verdict) {
+        self.snapshot = Arc::new(self.snapshot.with_verdicts(&[(TargetId(region), verdict)]));
+        self.pilot.adopt(&self.snapshot, &self.known, &Distance);
+    }
+
+    fn shares(&self) -> Vec<f64> {
+        let rates = self.rates();
+        rates.iter().map(|rate| rate / rates.iter().sum::<f64>()).collect()
+    }
+}
+
+#[test]
+fn without_any_report_viewers_go_to_the_nearest_region_whatever_capacities_are_written() {
+    let mut world = World::new(ZONE, 100_000.0);
+    let mut states = world.states();
+    states.iter_mut().for_each(|state| (state.trust, state.age, state.sessions) = (Trust::Never, None, None));
+    for _ in 0..3 {
+        assert!(world.pilot.step(&states, &world.demand, world.now).is_empty());
+    }
+    assert_eq!(world.pilot.view().markets[0].stage, Stage::Unreported);
+}
+
+#[test]
+fn a_region_that_would_overflow_sends_its_farthest_viewers_elsewhere_and_none_more() {
+    let mut world = World::new(ZONE, 23_500.0);
+    let nearest = world.shares();
+    assert!(nearest.iter().any(|share| share * 23_500.0 > 10_000.0), "somebody would overflow: {nearest:?}");
+    let most = world.seconds(2400);
+    let view = world.pilot.view();
+    let [market] = &view.markets[..] else { panic!("one market") };
+    assert_eq!(market.stage, Stage::Steered);
+    assert!(world.sessions.iter().all(|sessions| *sessions < 9_000.0), "{:?}", world.sessions);
+    assert!(world.sessions.iter().sum::<f64>() > 22_000.0);
+    assert!(market.certificate.unwrap().gap < 0.01, "{market:?}");
+    assert!(most <= 0.023, "at most two percent in a second: {most}");
+    // Other policies are none of ours.
+    assert_eq!(market.regions.len(), 3);
+}
+
+#[test]
+fn where_all_have_room_everybody_goes_to_the_nearest() {
+    let mut world = World::new(ZONE, 6_000.0);
+    let nearest = world.shares();
+    world.seconds(1200);
+    let shares = world.shares();
+    assert!(nearest.iter().zip(&shares).all(|(a, b)| (a - b).abs() < 0.005), "{nearest:?} {shares:?}");
+}
+
+#[test]
+fn viewers_of_a_lost_region_go_where_there_is_room_at_once() {
+    let mut world = World::new(ZONE, 16_000.0);
+    world.seconds(2400);
+    while world.pilot.prepare() {}
+    world.verdict(0, Verdict::Down);
+    let lost = std::mem::take(&mut world.sessions[0]);
+    let mut changes = world.pilot.react();
+    assert!(!changes.is_empty(), "a table was prepared");
+    world.publish(&mut changes);
+    let rates = world.rates();
+    assert_eq!(rates[0], 0.0);
+    // All who lost their region come back as the answers of now say.
+    let rest: f64 = rates.iter().sum();
+    for (sessions, rate) in world.sessions.iter_mut().zip(&rates) {
+        *sessions += lost * rate / rest;
+    }
+    assert!(world.sessions.iter().all(|sessions| *sessions < 10_500.0), "{:?}", world.sessions);
+    world.seconds(600);
+    assert!(world.sessions.iter().all(|sessions| *sessions < 9_500.0), "{:?}", world.sessions);
+    world.verdict(0, Verdict::Up);
+    world.seconds(3000);
+    assert!(world.sessions[0] > 3_000.0, "it is used again: {:?}", world.sessions);
+}
+
+#[test]
+fn a_region_that_drains_is_left_as_its_capacity_goes() {
+    let mut world = World::new(ZONE, 12_000.0);
+    world.seconds(1200);
+    let before = world.shares();
+    for step in (0..=120u32).rev() {
+        let standing = Standing { share: Share::of(f64::from(step) / 120.0), ..Standing::default() };
+        world.snapshot = Arc::new(world.snapshot.with_standings([((0, 1), standing)]));
+        world.pilot.adopt(&world.snapshot, &world.known, &Distance);
+        world.second();
+    }
+    let after = world.shares();
+    assert!(before[1] > 0.2 && after[1] == 0.0, "{before:?} {after:?}");
+    let down = Standing { forced: Some(Forced::Down), ..Standing::default() };
+    world.snapshot =
+        Arc::new(world.snapshot.with_standings([((0, 0), down.clone()), ((0, 1), down.clone()), ((0, 2), down)]));
+    world.pilot.adopt(&world.snapshot, &world.known, &Distance);
+    world.second();
+    assert!((world.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9, "all down: an answer all the same");
+}
+
+#[test]
+fn without_reports_the_plan_is_careful_for_a_while_and_then_goes_home_bit_by_bit() {
+    let mut world = World::new(ZONE, 23_500.0);
+    let nearest = world.shares();
+    world.seconds(2400);
+    let steered = world.shares();
+    world.telling = false;
+    let careful = world.seconds(880);
+    assert_eq!(world.pilot.view().markets[0].stage, Stage::Blind);
+    assert!(careful <= 0.023, "{careful}");
+    let most = world.seconds(400);
+    assert_eq!(world.pilot.view().markets[0].stage, Stage::Unreported);
+    assert!(most <= 0.023, "at most two percent in a second: {most}");
+    assert_eq!(world.shares(), nearest);
+    world.telling = true;
+    world.seconds(900);
+    let again = world.shares();
+    assert!(again.iter().zip(&steered).all(|(a, b)| (a - b).abs() < 0.05), "{again:?} {steered:?}");
+}
+
+#[test]
+fn what_was_learned_outlives_a_reload() {
+    let mut world = World::new(ZONE, 12_000.0);
+    world.demand.0[0].iter_mut().for_each(|starts| *starts /= 5.0);
+    world.starts = 5.0;
+    let total = |world: &World| world.pilot.view().markets[0].demand;
+    // A query stands for several starts, as sessions show.
+    world.seconds(900);
+    let asked: f64 = world.demand.0[0].iter().sum();
+    assert!(total(&world) > 2.0 * asked, "{}", total(&world));
+    let saved = serde_json::to_string(&world.pilot.saved()).unwrap();
+    let mut restored = Pilot::restored(serde_json::from_str(&saved).unwrap());
+    restored.adopt(&world.snapshot, &world.known, &Distance);
+    restored.step(&world.states(), &world.demand, world.now);
+    assert!(restored.view().markets[0].demand > 2.0 * asked);
+    assert_eq!(restored.saved(), world.pilot.saved());
+}

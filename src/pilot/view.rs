@@ -1,0 +1,72 @@
+//! What others may know of the pilot: people by `explain` and `status`, scalers by the admin API.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::load::Trust;
+use crate::load::known::RegionId;
+use crate::steering::solve::Certificate;
+
+/// How far a market is steered by load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// No region's load was ever reported: nearest, whatever capacities are written.
+    #[default]
+    Unreported,
+    /// Reports come, or are so young that what becomes of them can be predicted.
+    Steered,
+    /// No report for minutes: smaller capacities, and loads that are predicted from what is sent there.
+    Blind,
+    /// No report for so long that nothing can be said any more: back to nearest, bit by bit.
+    Returning,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub markets: Vec<MarketView>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct MarketView {
+    pub stage: Stage,
+    pub regions: Vec<RegionView>,
+    /// Positions of its groups among the snapshot's, and for those steered by load the rates of each region.
+    pub groups: Vec<u32>,
+    /// `None` before the first solve.
+    pub certificate: Option<Certificate>,
+    pub converged: bool,
+    pub cold: bool,
+    pub iterations: u32,
+    /// Starts/s in all.
+    pub demand: f64,
+    /// Part of the traffic that the last step moved.
+    pub moved: f64,
+}
+
+/// Of one region of a market. Rates are session starts/s.
+#[derive(Clone, Debug)]
+pub struct RegionView {
+    pub id: RegionId,
+    pub name: Arc<str>,
+    /// Sessions now, as reported or predicted.
+    pub sessions: Option<f64>,
+    /// Sessions, as written; and as it counts now, by servers that are up, ramps, drains and the age of reports.
+    pub capacity: Option<f64>,
+    pub counted: Option<f64>,
+    pub trust: Trust,
+    pub closed: bool,
+    /// Sessions of the capacity that counts.
+    pub utilization: Option<f64>,
+    /// A minute ahead, as planned.
+    pub planned: Option<f64>,
+    pub price_ms: f64,
+    /// What the plan sends there.
+    pub rate: f64,
+    /// What would come if no region had a price.
+    pub unconstrained_rate: f64,
+    pub dwell_s: f64,
+    /// Session starts for a query.
+    pub scale: f64,
+}
