@@ -14,6 +14,7 @@ use crate::config::settings::Family;
 use crate::health::judge::Ruling;
 use crate::health::{Target, Verdict};
 use crate::orders::Order;
+use crate::pilot;
 use crate::snapshot::chunks::Chunks;
 use crate::snapshot::{Snapshot, TargetId};
 use crate::state::verdicts::{Saved, check_digest};
@@ -105,6 +106,8 @@ pub struct View {
     pub order_status: Arc<Vec<OrderStatus>>,
     /// Why orders, verdicts and journal end with the process; `None`: they are kept over a restart.
     pub not_kept: Option<Arc<str>>,
+    /// What the pilot knows of loads and prices.
+    pub steering: Arc<pilot::View>,
 }
 
 impl Belief {
@@ -116,7 +119,7 @@ impl Belief {
 impl View {
     /// A world without orders, of which nothing is said to be kept or not.
     pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
-        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default(), not_kept: None }
+        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default(), not_kept: None, steering: Arc::default() }
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub mod aside;
 mod hands;
+pub mod helm;
 pub mod load;
 mod memory;
 mod notes;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::aside::Job as Aside;
+use self::helm::Helm;
 use self::load::{Load, Loaded, Refused};
 use self::memory::Memory;
 use self::notes::{Deed, Job, Scribe};
@@ -53,6 +55,7 @@ use crate::health::stats::RECENT;
 use crate::health::{self, Prober, Target, Verdict};
 use crate::journal::{Kind, Note};
 use crate::orders::{Draft, Lift, Order, Refusal};
+use crate::pilot::Change;
 use crate::server::counters::Ledger;
 use crate::snapshot::{Published, Snapshot, TargetId};
 use crate::state::keeper::{Keeper, Restored};
@@ -87,6 +90,8 @@ pub enum Event {
         author: String,
         reply: oneshot::Sender<Result<Vec<Order>, Refusal>>,
     },
+    /// What the pilot made of the load, for groups of `basis` and of what differs from it in verdicts and standings alone.
+    Steer { basis: Arc<Snapshot>, changes: Vec<Change> },
 }
 
 /// `Ok`: the generation that was published. `Err`: why nothing changed.
@@ -113,6 +118,8 @@ pub struct Parts {
     pub keeper: Keeper,
     /// What was known when this node last ended.
     pub restored: Restored,
+    /// `None`: nothing is steered by load.
+    pub helm: Option<Helm>,
 }
 
 /// Runs until `stop`. What is restored holds in the published snapshot once this returns.
@@ -138,6 +145,7 @@ struct Control {
     desk: Desk,
     regions: Regions,
     memory: Memory,
+    helm: Option<Helm>,
     retired: Retired<Snapshot>,
     bin: Bin<Vec<Arc<Snapshot>>>,
     /// When regions on the move are moved on, and when the wall clock is looked at. Kept until then, whatever else
@@ -155,7 +163,7 @@ struct Control {
 
 impl Control {
     fn new(parts: Parts) -> Control {
-        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored } =
+        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored, helm } =
             parts;
         let snapshot = published.load_full();
         let now = now();
@@ -167,6 +175,7 @@ impl Control {
             desk: Desk::new(orders, Arc::clone(&keeper)),
             regions: Regions::default(),
             memory: Memory::new(keeper),
+            helm,
             retired: Retired::default(),
             bin: Bin::start(),
             step: None,
@@ -384,12 +393,14 @@ impl Control {
                     orders: self.desk.list(),
                     not_kept: self.desk.not_kept(),
                     order_status: Arc::new(self.desk.book().status(Timestamp::now())),
+                    steering: self.helm.as_ref().map(|helm| helm.view().load_full()).unwrap_or_default(),
                 };
                 // Who asked may have gone.
                 let _ = reply.send(view);
             }
             Event::Order(draft, reply) => self.desk.give(draft, reply),
             Event::Lift { what, author, reply } => self.desk.lift(what, author, reply),
+            Event::Steer { basis, changes } => self.steer(&basis, changes),
         }
         self.serve_desk();
     }
@@ -403,7 +414,22 @@ impl Control {
         self.scribe.note(Job { plain: vec![note], ..Job::new(Arc::clone(&now), now) });
     }
 
+    /// Publishes what the load asks for, unless the groups are others by now.
+    fn steer(&mut self, basis: &Snapshot, changes: Vec<Change>) {
+        let current = self.published.load_full();
+        if basis.is_kin(&current) {
+            self.replace(current.with_rankings(changes));
+        }
+    }
+
     fn publish(&mut self, snapshot: Snapshot) {
+        self.replace(snapshot);
+        if let Some(helm) = &self.helm {
+            helm.wake();
+        }
+    }
+
+    fn replace(&mut self, snapshot: Snapshot) {
         // One step, of however many it was made.
         let snapshot = snapshot.following(&self.published.load());
         self.ledger.adopt(snapshot.counters());

@@ -77,6 +77,7 @@ impl Rig {
             beats: Beats::default(),
             keeper,
             restored,
+            helm: None,
         };
         let journal = parts.restored.journal.clone();
         Rig { published, verdicts, events, tally, journal, parts: Some(parts), stop: CancellationToken::new() }

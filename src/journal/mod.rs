@@ -61,6 +61,8 @@ pub enum Kind {
     /// An agent said that its server takes nobody, or does again.
     AgentNotReady,
     AgentReady,
+    /// Streams are steered by load now, or otherwise than before.
+    Steering,
     /// Something that a person should look at.
     Alarm,
 }

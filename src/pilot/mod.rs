@@ -33,7 +33,7 @@ use crate::steering::plan::Rankings;
 
 use market::{Market, TooLarge};
 use run::{Run, Saved};
-use view::View;
+pub use view::View;
 
 /// Demand, by what our own answers tell.
 pub trait Demand {
@@ -73,7 +73,13 @@ impl Pilot {
         if !kin || !Arc::ptr_eq(known, &self.known) {
             self.saved = self.saved();
             let (markets, too_large) = Market::all(snapshot, known, costs);
-            self.runs = markets.into_iter().map(|market| Run::new(market, snapshot, &self.saved)).collect();
+            let same_cells = self.snapshot.as_ref().is_some_and(|before| before.shares_cells(snapshot));
+            let mut before = if same_cells { std::mem::take(&mut self.runs) } else { vec![] };
+            let mut run = |market: Market| match before.iter().position(|run| run.fits(&market)) {
+                Some(position) => before.swap_remove(position).with(market),
+                None => Run::new(market, snapshot, &self.saved),
+            };
+            self.runs = markets.into_iter().map(&mut run).collect();
             (self.too_large, self.known) = (too_large, Arc::clone(known));
         }
         self.snapshot = Some(Arc::clone(snapshot));
@@ -111,6 +117,16 @@ impl Pilot {
     /// What is sent to each region that is steered by load, as far as the last step knew.
     pub fn expected(&self) -> HashMap<RegionId, Expected> {
         self.runs.iter().flat_map(Run::expected).collect()
+    }
+
+    /// Whether regions came or went since the last step, so that the next should not wait.
+    pub fn is_disturbed(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| self.runs.iter().any(|run| run.is_disturbed(snapshot)))
+    }
+
+    /// Whether something is left to prepare.
+    pub fn is_ready(&self) -> bool {
+        self.runs.iter().any(Run::has_to_prepare)
     }
 
     /// Prepares for the loss of one more region, the most loaded first; false when all is prepared.

@@ -26,6 +26,8 @@ use super::{Change, Demand};
 const HORIZON_S: f64 = 60.0;
 /// Without any report for so long, prices have nothing left to stand on.
 const GIVE_UP: Duration = Duration::from_secs(900);
+/// What is known of the load this soon after the start is acted upon at once: caches still hold the answers of before.
+const YOUNG: Duration = Duration::from_secs(30);
 /// A step after a longer pause may move no more than one after this.
 const LONGEST_STRIDE: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,7 @@ pub struct Run {
     demand: Vec<f64>,
     losses: Vec<Loss>,
     heard: Option<Instant>,
+    born: Option<Instant>,
     stepped: Option<Instant>,
     moved: f64,
     /// Loss tables were used, or costs are others: what stands is to be looked at anew.
@@ -117,12 +120,25 @@ impl Run {
             demand: vec![],
             losses: vec![],
             heard: None,
+            born: None,
             stepped: None,
             moved: 0.0,
             event: true,
             flows,
             market,
         }
+    }
+
+    /// Whether another market has the same rows and regions, so that what holds here would hold there.
+    pub fn fits(&self, market: &Market) -> bool {
+        let names = |market: &Market| market.regions.iter().map(|region| Arc::clone(&region.name)).collect::<Vec<_>>();
+        self.market.rows.len() == market.rows.len() && names(&self.market) == names(market)
+    }
+
+    /// Goes on with a market that [`Run::fits`]: files were read anew.
+    pub fn with(mut self, market: Market) -> Run {
+        self.prepared.iter_mut().for_each(|spare| *spare = None);
+        Run { market, ..self }
     }
 
     pub fn save(&self, saved: &mut Saved) {
@@ -175,7 +191,7 @@ impl Run {
         let stride = self.stepped.map_or(Duration::from_secs(1), |last| now.saturating_duration_since(last));
         let (closed, parts) = condition(&self.market, snapshot);
         self.mourn(closed & !self.closed, Some(now));
-        self.event |= closed != self.closed || parts != self.parts;
+        self.event |= closed != self.closed;
         (self.closed, self.parts) = (closed, parts);
         self.losses.retain(|loss| now.saturating_duration_since(loss.at).as_secs_f64() < FREEZE);
         self.stepped = Some(now);
@@ -186,12 +202,16 @@ impl Run {
         self.turn_stage(now);
         self.supply = self.supplies(&fixed);
         let extra = self.coming_back(now);
-        let event = std::mem::take(&mut self.event);
+        let is_young = now.saturating_duration_since(*self.born.get_or_insert(now)) < YOUNG;
+        self.event &= is_young || self.stage != Stage::Unreported;
         let budget = stride.min(LONGEST_STRIDE).as_secs_f64() * PART_A_SECOND * self.demand.iter().sum::<f64>();
         match self.stage {
             Stage::Unreported => vec![],
             Stage::Returning => self.return_home(snapshot, budget),
-            Stage::Steered | Stage::Blind => self.steer(snapshot, extra.as_deref(), budget, event),
+            Stage::Steered | Stage::Blind => {
+                let event = std::mem::take(&mut self.event);
+                self.steer(snapshot, extra.as_deref(), budget, event)
+            }
         }
     }
 
@@ -359,15 +379,27 @@ impl Run {
         self.market.groups.iter().filter_map(of).collect()
     }
 
-    /// Prepares one table for a loss that has none yet, the most loaded region first.
-    pub fn prepare(&mut self) -> bool {
+    pub fn is_disturbed(&self, snapshot: &Snapshot) -> bool {
+        self.event || condition(&self.market, snapshot).0 != self.closed
+    }
+
+    pub fn has_to_prepare(&self) -> bool {
+        self.next_loss().is_some()
+    }
+
+    /// The most loaded region for whose loss nothing is prepared.
+    fn next_loss(&self) -> Option<usize> {
         if self.solution.is_none() || self.supply.len() != self.market.regions.len() {
-            return false;
+            return None;
         }
         let open = (0..self.supply.len()).filter(|column| self.closed >> column & 1 == 0);
         let missing = open.filter(|column| self.prepared[*column].is_none());
-        let load = |column: &usize| self.supply[*column].load;
-        let Some(lost) = missing.max_by(|a, b| load(a).total_cmp(&load(b))) else { return false };
+        missing.max_by(|a, b| self.supply[*a].load.total_cmp(&self.supply[*b].load))
+    }
+
+    /// Prepares one table for a loss that has none yet, the most loaded region first.
+    pub fn prepare(&mut self) -> bool {
+        let Some(lost) = self.next_loss() else { return false };
         let problem = Problem {
             rows: &self.market.rows,
             demand: &self.demand,

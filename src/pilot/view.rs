@@ -23,6 +23,18 @@ pub enum Stage {
     Returning,
 }
 
+impl Stage {
+    /// What it means, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Stage::Unreported => "no load is reported, viewers go to the nearest region",
+            Stage::Steered => "steered by load",
+            Stage::Blind => "no load is reported any more: steered by what is predicted, with smaller capacities",
+            Stage::Returning => "no load was reported for a quarter of an hour: back to the nearest region, bit by bit",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub markets: Vec<MarketView>,

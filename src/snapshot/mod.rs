@@ -332,6 +332,11 @@ impl Snapshot {
         Arc::ptr_eq(&self.compiled, &other.compiled)
     }
 
+    /// Whether cells have the same numbers in both.
+    pub fn shares_cells(&self, other: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.compiled.geography, &other.compiled.geography)
+    }
+
     /// Counts up by one with every snapshot made from another.
     pub fn generation(&self) -> u64 {
         self.generation

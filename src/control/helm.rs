@@ -1,0 +1,220 @@
+//! The thread that steers by load: wakes once a second, and when something happens to a region, lets the [`Pilot`] look at
+//! it, and hands the loop what is to be published.
+//!
+//! It is nice and takes a quarter of a core at most: after a step it rests for three times as long as that took. Whoever
+//! answers never waits for it, nor does the loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::{Event, aside};
+use crate::journal::{Journal, Kind, Note};
+use crate::load::{self, Expected};
+use crate::pilot::view::{MarketView, Stage, View};
+use crate::pilot::{Change, Demand, Pilot};
+use crate::snapshot::{Published, Snapshot};
+use crate::steering::cost::Costs;
+
+/// How often prices are solved for, at least.
+const EVERY: Duration = Duration::from_secs(1);
+/// After a step it rests for so many times as long.
+const REST: u32 = 3;
+/// How often a table for a loss is prepared.
+const PREPARE: Duration = Duration::from_millis(100);
+/// A plan that may be further from the best than this is told of.
+const GAP: f64 = 0.01;
+
+/// Of a region that is not steered by load: nobody knows what is sent there, so what is there is taken to stay for long.
+const ELSEWHERE: Expected = Expected { starts_per_s: 0.0, session: Duration::from_secs(7200) };
+
+/// What the pilot sees of the world besides snapshots.
+pub trait Senses: Send {
+    /// Once before each step: takes in what was asked and measured since the last one. True if costs are others now.
+    fn refresh(&mut self, snapshot: &Arc<Snapshot>, now: Instant, at: Timestamp) -> bool;
+    fn demand(&self) -> &dyn Demand;
+    fn costs(&self) -> &dyn Costs;
+    /// After each step, with what it came to.
+    fn learn(&mut self, pilot: &Pilot, at: Timestamp);
+}
+
+/// What the thread works with.
+pub struct Parts {
+    pub pilot: Pilot,
+    pub senses: Box<dyn Senses>,
+    pub published: Published,
+    pub load: load::Desk,
+    pub journal: Journal,
+}
+
+/// Its handle. The thread ends when this is dropped, after the step that it is at.
+pub struct Helm {
+    wake: SyncSender<()>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl Helm {
+    /// `None` without a thread; then all is steered by geography.
+    pub fn start(parts: Parts, events: mpsc::Sender<Event>) -> Option<Helm> {
+        let (wake, woken) = sync_channel(1);
+        let view: Arc<ArcSwap<View>> = Arc::default();
+        let thread = Thread { parts, events, view: Arc::clone(&view), told: vec![] };
+        let work = move || {
+            aside::give_way();
+            thread.run(&woken);
+        };
+        match thread::Builder::new().name("helm".to_owned()).spawn(work) {
+            Ok(_) => Some(Helm { wake, view }),
+            Err(error) => {
+                warn!(%error, "no thread to steer by load");
+                None
+            }
+        }
+    }
+
+    /// Something happened to a region, or everything is another. Never waits.
+    pub fn wake(&self) {
+        // One that waits already says as much.
+        let (Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) = self.wake.try_send(());
+    }
+
+    /// What it came to last.
+    pub fn view(&self) -> Arc<ArcSwap<View>> {
+        Arc::clone(&self.view)
+    }
+}
+
+struct Thread {
+    parts: Parts,
+    events: mpsc::Sender<Event>,
+    view: Arc<ArcSwap<View>>,
+    /// By market: the stage, and whether an alarm was raised, as told.
+    told: Vec<(Stage, bool)>,
+}
+
+impl Thread {
+    fn run(mut self, woken: &Receiver<()>) {
+        let mut due = Instant::now();
+        let mut rested = due;
+        loop {
+            let now = Instant::now();
+            let spare = self.parts.pilot.is_ready() && now + PREPARE < due;
+            let wait = if spare { PREPARE } else { due.saturating_duration_since(now) };
+            match woken.recv_timeout(wait) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < due => {
+                    self.parts.pilot.prepare();
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) => {
+                    let snapshot = self.adopt();
+                    let changes = self.parts.pilot.react();
+                    if !self.publish(&snapshot, changes) {
+                        return;
+                    }
+                    if !self.parts.pilot.is_disturbed() {
+                        continue;
+                    }
+                    // What was prepared holds meanwhile.
+                    let rest = rested.saturating_duration_since(Instant::now());
+                    thread::sleep(rest);
+                }
+            }
+            let started = Instant::now();
+            if !self.step(started) {
+                return;
+            }
+            let taken = started.elapsed();
+            rested = Instant::now() + taken * REST;
+            due = (started + EVERY).max(rested);
+        }
+    }
+
+    /// The snapshot of now.
+    fn adopt(&mut self) -> Arc<Snapshot> {
+        let Parts { pilot, senses, published, load, .. } = &mut self.parts;
+        let snapshot = published.load_full();
+        let before = pilot.too_large().len();
+        pilot.adopt(&snapshot, &load.known(), senses.costs());
+        if pilot.too_large().len() > before {
+            pilot.too_large().iter().for_each(|why| warn!("steered by geography alone, whatever the load: {why}"));
+        }
+        snapshot
+    }
+
+    /// False when nobody is there any more to publish it.
+    fn publish(&self, basis: &Arc<Snapshot>, changes: Vec<Change>) -> bool {
+        changes.is_empty() || self.events.blocking_send(Event::Steer { basis: Arc::clone(basis), changes }).is_ok()
+    }
+
+    fn step(&mut self, now: Instant) -> bool {
+        let at = Timestamp::now();
+        let published = self.parts.published.load_full();
+        let dearer = self.parts.senses.refresh(&published, now, at);
+        let snapshot = self.adopt();
+        let Parts { pilot, senses, load, .. } = &mut self.parts;
+        if pilot.is_idle() {
+            return !self.events.is_closed();
+        }
+        if dearer {
+            pilot.price(senses.costs());
+        }
+        let expected = pilot.expected();
+        let (_, states, events) = load.states(&snapshot, |id, _| expected.get(&id).copied().unwrap_or(ELSEWHERE), now);
+        for event in events {
+            info!("{event}");
+        }
+        let changes = pilot.step(&states, senses.demand(), now);
+        senses.learn(pilot, at);
+        let view = pilot.view();
+        let alive = self.publish(&snapshot, changes);
+        self.tell(&view, now.elapsed());
+        self.view.store(Arc::new(view));
+        alive
+    }
+
+    /// Says what people should know, once.
+    fn tell(&mut self, view: &View, taken: Duration) {
+        self.told.resize(view.markets.len(), (Stage::Unreported, false));
+        for (market, told) in view.markets.iter().zip(&mut self.told) {
+            if let Some(certificate) = market.certificate {
+                let (gap, moved) = (certificate.gap, market.moved);
+                let (steps, converged, cold) = (market.iterations, market.converged, market.cold);
+                debug!(gap, moved, steps, converged, cold, ?taken, demand = market.demand, "solved");
+            }
+            let names = || market.regions.iter().map(|region| &*region.name).collect::<Vec<_>>().join(", ");
+            if market.stage != told.0 {
+                told.0 = market.stage;
+                let text = format!("{}: {}", names(), market.stage.describe());
+                info!("{text}");
+                self.parts.journal.note(Timestamp::now(), Note::new(Kind::Steering, text));
+            }
+            let alarm = alarm(market);
+            if alarm.is_some() != told.1 {
+                told.1 = alarm.is_some();
+                if let Some(alarm) = alarm {
+                    warn!("{alarm}");
+                    self.parts.journal.note(Timestamp::now(), Note::new(Kind::Alarm, alarm));
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with a market, if anything.
+fn alarm(market: &MarketView) -> Option<String> {
+    let full: Vec<&str> =
+        market.regions.iter().filter(|r| r.planned.is_some_and(|u| u > 1.0)).map(|r| &*r.name).collect();
+    if !full.is_empty() {
+        return Some(format!("more viewers than there is room for: {} above capacity", full.join(", ")));
+    }
+    let gap = market.certificate?.gap;
+    (gap > GAP && !market.converged).then(|| format!("the plan may be {:.1} % from the best", gap * 100.0))
+}
