@@ -1,13 +1,14 @@
 //! How long the solver of prices takes.
 //!
 //! `cargo bench --bench solve` measures warm and cold solves of 40,000 rows: warm as they come every second, with 5 % of
-//! noise on the demand and loads that follow; cold from nothing. Before criterion's figures it prints percentiles over a
+//! noise on the demand of every row and as much on that of every 20 degrees of longitude; cold from nothing. Before criterion's figures it prints percentiles over a
 //! thousand warm solves, steps and gaps. `-- --world SEED ROWS REGIONS LOAD FILE` writes a world and our plan for `benches/lp/run`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group};
+use meridian::steering::solve::curve::KNEES;
 use meridian::steering::solve::loss::Spares;
 use meridian::steering::solve::{Problem, Rows, Solution, Solver, Supply, Table};
 
@@ -41,7 +42,7 @@ fn problem<'a>(rows: &'a Rows, demand: &'a [f64], supply: &'a [Supply], publishe
 impl Seconds {
     fn new(regions: usize) -> Seconds {
         let mut world = RegionWorld::new(regions as u64, ROWS, regions);
-        let demands = (0..32).map(|_| world.noisy_demand(0.05)).collect();
+        let demands = (0..32).map(|_| world.noisy_demand(0.05, 0.05)).collect();
         let mut solver = Solver::new();
         // What settles, and loads as they are then.
         let supply = world.supply(LOAD, None);
@@ -113,6 +114,46 @@ fn percentiles(regions: usize) {
     println!("R = {regions}: a table for the loss of a region takes {:.2?}", start.elapsed() / regions as u32);
 }
 
+/// A settled world and our plan for it: a line of JSON, then f64 of demand (by row) and f32 of costs (row-major).
+fn write_world(arguments: &[String]) -> std::io::Result<()> {
+    let [seed, rows, count, load, path] = arguments else { panic!("--world SEED ROWS REGIONS LOAD FILE") };
+    let number = |text: &String| text.parse::<usize>().expect("a whole number");
+    let (rows, count, load) = (number(rows), number(count), load.parse::<f64>().expect("a number"));
+    let world = RegionWorld::new(number(seed) as u64, rows, count);
+    let supply = world.supply(load, None);
+    let settled = Problem { horizon: f64::INFINITY, ..problem(&world.rows, &world.demand, &supply, None) };
+    let mut times: Vec<(Duration, Solution)> = (0..9)
+        .map(|_| {
+            let mut solver = Solver::new();
+            let start = Instant::now();
+            let solution = solver.solve(&settled);
+            (start.elapsed(), solution)
+        })
+        .collect();
+    times.sort_by_key(|time| time.0);
+    let (time, solution) = &times[4];
+    // Costs as they are kept, so that both solve the same numbers.
+    let kept = |row: usize| (0..count as u8).map(move |region| (row, region));
+    let costs: Vec<f32> = (0..rows).flat_map(kept).map(|(row, region)| world.rows.cost(row, region)).collect();
+    let latency: f64 = (0..rows)
+        .flat_map(|row| solution.table.row(row).parts().map(move |(region, part)| (row, region, part)))
+        .map(|(row, region, part)| world.demand[row] * part * f64::from(costs[row * count + usize::from(region)]))
+        .sum();
+    let capacity: Vec<f64> = supply.iter().map(|supply| supply.capacity.unwrap_or(0.0) / supply.dwell).collect();
+    let mut out = format!(
+        r#"{{"rows": {rows}, "regions": {count}, "load": {load}, "capacity": {capacity:?}, "knees": {:?}, "rates": {:?}, "latency": {latency}, "dual": {}, "seconds": {}}}"#,
+        KNEES.map(|(u, price)| [u, price]),
+        solution.rates,
+        solution.certificate.dual,
+        time.as_secs_f64()
+    )
+    .into_bytes();
+    out.push(b'\n');
+    out.extend(world.demand.iter().flat_map(|demand| demand.to_le_bytes()));
+    out.extend(costs.iter().flat_map(|cost| cost.to_le_bytes()));
+    std::fs::write(path, out)
+}
+
 fn solves(criterion: &mut Criterion) {
     for regions in [8, 16, 32, 64] {
         let mut seconds = Seconds::new(regions);
@@ -128,6 +169,10 @@ criterion_group!(benches, solves);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--world") {
+        let end = arguments.len().min(at + 6);
+        return write_world(&arguments[at + 1..end]).expect("the file can be written");
+    }
     if !arguments.iter().any(|argument| argument == "--test") {
         [8, 16, 32, 64].into_iter().for_each(percentiles);
     }

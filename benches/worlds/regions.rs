@@ -135,10 +135,16 @@ impl RegionWorld {
         self.capacity.iter().enumerate().map(of).collect()
     }
 
-    /// Demand that differs by so much (standard deviation of its logarithm) from what it is on average.
-    pub fn noisy_demand(&mut self, deviation: f64) -> Vec<f64> {
+    /// Demand that differs from what it is on average: by so much in each row, and by so much in all rows of each 20
+    /// degrees of longitude (standard deviations of the logarithm).
+    pub fn noisy_demand(&mut self, own: f64, shared: f64) -> Vec<f64> {
         let random = &mut self.random;
-        self.demand.iter().map(|demand| demand * (deviation * normal(random)).exp()).collect()
+        let bands: [f64; 19] = std::array::from_fn(|_| shared * normal(random));
+        let of_row = |(demand, place): (&f64, &Point)| {
+            let band = bands[((place.lon() + 180.0) / 20.0) as usize];
+            demand * (own * normal(random) + band).exp()
+        };
+        self.demand.iter().zip(&self.places).map(of_row).collect()
     }
 
     /// Rows whose every cost differs by so many ms (standard deviation).
@@ -148,7 +154,7 @@ impl RegionWorld {
         Rows::new(self.regions.len(), &costs, &self.groups).expect("as many as before")
     }
 
-    /// Mean ms of `rates`' way of steering would need the table; this is for plans: Σ λ·x·cost / Σ λ.
+    /// Σ λ·x·cost / Σ λ, ms.
     pub fn mean_ms(&self, table: &meridian::steering::solve::Table) -> f64 {
         let of_row = |(row, demand): (usize, &f64)| -> f64 {
             table.row(row).parts().map(|(region, part)| demand * part * self.cost(row, region)).sum()

@@ -344,12 +344,7 @@ fn least(prices: &[f64; REGIONS], open: u64) -> f64 {
 
 /// Parts of the regions, and the best sum with what the parts were divided by.
 #[inline]
-fn soft<const K: usize>(
-    costs: &[f32; K],
-    at: &[u8; K],
-    prices: &[f32; REGIONS],
-    per_tau: f32,
-) -> ([f32; K], f32, f32) {
+fn soft<const K: usize>(costs: &[f32; K], at: &[u8; K], prices: &[f32; REGIONS], per_tau: f32) -> ([f32; K], f32, f32) {
     let mut sums = [0.0f32; K];
     for k in 0..K {
         sums[k] = costs[k] + prices[usize::from(at[k]) % REGIONS];

@@ -15,9 +15,15 @@ const REGION: u32 = REGIONS as u32 - 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShapeError {
-    TooManyRegions { regions: usize },
+    TooManyRegions {
+        regions: usize,
+    },
     /// Costs that are not one for each region of each row.
-    Uneven { costs: usize, rows: usize, regions: usize },
+    Uneven {
+        costs: usize,
+        rows: usize,
+        regions: usize,
+    },
 }
 
 impl std::fmt::Display for ShapeError {

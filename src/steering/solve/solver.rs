@@ -379,8 +379,9 @@ impl Search {
             let error: f64 = wrong.iter().map(|wrong| wrong.abs()).sum();
             let mut accepted = false;
             for _ in 0..TRIALS {
-                let trial: [f64; REGIONS] =
-                    std::array::from_fn(|r| if step[r] == 0.0 { prices[r] } else { regions.clamp(r, prices[r] + part * step[r]) });
+                let trial: [f64; REGIONS] = std::array::from_fn(|r| {
+                    if step[r] == 0.0 { prices[r] } else { regions.clamp(r, prices[r] + part * step[r]) }
+                });
                 if !self.contest.covers(&trial) {
                     if gathers >= most {
                         break;
@@ -469,8 +470,7 @@ impl Search {
         let count = regions.count;
         std::array::from_fn(|a| {
             let Some(line) = &regions.lines[a] else { return 0.0 };
-            let all: f64 =
-                (0..count).filter(|&b| b != a).map(|b| self.now.coupling[a.min(b) * count + a.max(b)]).sum();
+            let all: f64 = (0..count).filter(|&b| b != a).map(|b| self.now.coupling[a.min(b) * count + a.max(b)]).sum();
             let step = wrong[a] / (2.0 * all + line.supply(prices[a]).1);
             if step.is_finite() { step } else { 0.0 }
         })
@@ -478,13 +478,7 @@ impl Search {
 
     /// Brings the worst region's rate and supply together by its own price, within what is gathered. `false` if that
     /// changed nothing.
-    fn bisect(
-        &mut self,
-        regions: &Regions,
-        tau: f32,
-        prices: &mut [f64; REGIONS],
-        wrong: &[f64; REGIONS],
-    ) -> bool {
+    fn bisect(&mut self, regions: &Regions, tau: f32, prices: &mut [f64; REGIONS], wrong: &[f64; REGIONS]) -> bool {
         let Some(worst) = (0..regions.count).max_by(|&a, &b| wrong[a].abs().total_cmp(&wrong[b].abs())) else {
             return false;
         };
@@ -522,9 +516,10 @@ impl Regions {
 
     fn is_done(&self, wrong: &[f64; REGIONS], demand: f64, tolerance: f64) -> bool {
         let sum: f64 = wrong.iter().map(|wrong| wrong.abs()).sum();
-        let each = self.lines.iter().zip(wrong).all(|(line, wrong)| {
-            line.as_ref().is_none_or(|line| wrong.abs() <= WRONG_IN_ONE * tolerance * line.scale)
-        });
+        let each =
+            self.lines.iter().zip(wrong).all(|(line, wrong)| {
+                line.as_ref().is_none_or(|line| wrong.abs() <= WRONG_IN_ONE * tolerance * line.scale)
+            });
         sum <= WRONG_IN_ALL * tolerance * demand && each || sum == 0.0
     }
 }

@@ -41,8 +41,7 @@ fn optimum(rows: &Rows, demand: &[f64], supply: &[Supply], above: bool) -> f64 {
         rate.add(free, -1.0);
         for piece in 0..400 {
             let u = curve::FREE + f64::from(piece) * PIECE;
-            let price =
-                if above { (curve::harm(u + PIECE) - curve::harm(u)) / PIECE } else { curve::price(u) };
+            let price = if above { (curve::harm(u + PIECE) - curve::harm(u)) / PIECE } else { curve::price(u) };
             let part = lp.add_var(price, (0.0, if piece == 399 { f64::INFINITY } else { PIECE * scale }));
             rate.add(part, -1.0);
         }
@@ -93,16 +92,15 @@ fn wild() -> impl Strategy<Value = f64> {
 }
 
 fn wild_supply() -> impl Strategy<Value = Supply> {
-    (prop::option::weighted(0.8, wild()), wild(), wild(), wild(), wild(), prop::bool::weighted(0.2), any::<bool>()).prop_map(
-        |(capacity, part, load, dwell, fixed, closed, whole)| Supply {
+    (prop::option::weighted(0.8, wild()), wild(), wild(), wild(), wild(), prop::bool::weighted(0.2), any::<bool>())
+        .prop_map(|(capacity, part, load, dwell, fixed, closed, whole)| Supply {
             capacity,
             part: if whole { 1.0 } else { part },
             load,
             dwell,
             fixed,
             closed,
-        },
-    )
+        })
 }
 
 fn is_valid(problem: &Problem<'_>, solution: &Solution) -> Result<(), TestCaseError> {
@@ -120,7 +118,11 @@ fn is_valid(problem: &Problem<'_>, solution: &Solution) -> Result<(), TestCaseEr
         }
     }
     prop_assert_eq!(solution.prices.len(), rows.regions());
-    prop_assert!(solution.prices.iter().all(|price| (0.0..=supply::MAX_PRICE).contains(price)), "{:?}", solution.prices);
+    prop_assert!(
+        solution.prices.iter().all(|price| (0.0..=supply::MAX_PRICE).contains(price)),
+        "{:?}",
+        solution.prices
+    );
     prop_assert!(solution.rates.iter().all(|rate| rate.is_finite() && *rate >= 0.0));
     prop_assert!(solution.utilisation.iter().flatten().all(|u| u.is_finite()));
     let Certificate { primal, dual, gap } = solution.certificate;
