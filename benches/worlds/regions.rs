@@ -14,6 +14,11 @@ static CITIES: &str = include_str!("../../geoip/cities.tsv");
 /// Mean length of sessions, s.
 pub const DWELL: f64 = 1200.0;
 
+/// Planned capacities are so much what is nearest, and for the rest alike.
+const FIT: f64 = 0.75;
+/// How far capacities are from what was planned, see [`RegionWorld::spread`].
+const SPREAD: f64 = 0.2;
+
 /// Regions are no nearer to each other than this, km, where there are cities enough.
 const APART_KM: f64 = 600.0;
 
@@ -56,6 +61,11 @@ fn cities() -> Vec<(Point, f64)> {
 
 impl RegionWorld {
     pub fn new(seed: u64, rows: usize, regions: usize) -> RegionWorld {
+        RegionWorld::spread(seed, rows, regions, SPREAD)
+    }
+
+    /// With capacities that differ so much (standard deviation of the logarithm) from what is planned.
+    pub fn spread(seed: u64, rows: usize, regions: usize, spread: f64) -> RegionWorld {
         let mut random = Random::new(seed);
         let cities = cities();
         // Regions: big cities, drawn by people, apart from each other.
@@ -108,15 +118,17 @@ impl RegionWorld {
         }
         let sum: f64 = demand.iter().sum();
         demand.iter_mut().for_each(|demand| *demand *= 1000.0 / sum);
-        // Capacities follow what is nearest, but not well: half of that, half alike, and a third more or less.
+        // Capacities follow what is nearest, but not well.
         let mut nearest = vec![0.0; regions];
         for (costs, demand) in costs.chunks_exact(regions).zip(&demand) {
             let best = (0..regions).min_by(|&a, &b| costs[a].total_cmp(&costs[b])).unwrap_or(0);
             nearest[best] += demand;
         }
         let alike = 1000.0 / regions as f64;
-        let mut capacity: Vec<f64> =
-            nearest.iter().map(|near| (near + alike) / 2.0 * (0.3 * normal(&mut random)).exp()).collect();
+        let mut capacity: Vec<f64> = nearest
+            .iter()
+            .map(|near| (FIT * near + (1.0 - FIT) * alike) * (spread * normal(&mut random)).exp())
+            .collect();
         let sum: f64 = capacity.iter().sum();
         capacity.iter_mut().for_each(|capacity| *capacity *= 1000.0 * DWELL / sum);
         let rows = Rows::new(regions, &costs, &groups).expect("there are as many costs as there should be");

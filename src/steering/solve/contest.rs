@@ -102,13 +102,15 @@ impl<const K: usize> Lists<K> {
             }
             if curved {
                 let weight = demand * f64::from(per_tau);
-                for a in 0..K {
-                    // Also spares the regions that only fill the list.
-                    if K > 2 && parts[a] < 1e-6 {
-                        continue;
-                    }
+                // Few of many near regions get anything, and pairs are many.
+                let (mut some, mut count) = ([0; K], 0);
+                for k in 0..K {
+                    some[count] = k;
+                    count += usize::from(K == 2 || parts[k] > 1e-5);
+                }
+                for (i, &a) in some[..count].iter().enumerate() {
                     let row = weight * f64::from(parts[a]);
-                    for b in a + 1..K {
+                    for &b in &some[i + 1..count] {
                         let (low, high) = (at[a].min(at[b]), at[a].max(at[b]));
                         out.coupling[usize::from(low) * regions + usize::from(high)] += row * f64::from(parts[b]);
                     }
