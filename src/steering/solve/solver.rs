@@ -27,12 +27,14 @@ const WRONG_IN_ONE: f64 = 0.005;
 const COARSE_ERROR: f64 = 10.0;
 /// Steps, at most, of one temperature. Warm solves take two to six.
 const STEPS: u32 = 60;
-/// Times that all rows are read, at most, at one temperature.
-const GATHERS: u32 = 16;
+/// Times that all rows are gathered, at most, at one temperature …
+const GATHERS: usize = 16;
+/// … or rows gathered, if that is more: it is time that is bounded.
+const GATHERED: usize = 300_000;
 /// A step changes no price by more, ms, unless prices are that high.
 const STEP_MS: f64 = 200.0;
-/// Of a step that was too long.
-const SHORTER: f64 = 0.4;
+/// What is left of a step that was too long, by where its slopes say that the dual is highest.
+const SHORTER: (f64, f64) = (0.05, 0.6);
 /// Shortenings at most.
 const TRIALS: u32 = 8;
 /// Bisections of one price, at most.
@@ -346,6 +348,7 @@ impl Search {
     ) -> Found {
         let count = regions.count;
         let mut gathers = 0;
+        let most = view.map_or(0, |view| GATHERS.max(GATHERED / view.rows.len().max(1)));
         let mut radius = 2.0 * f64::from(tau);
         let gather = |contest: &mut Contest, at: &[f64; REGIONS], radius: f64| {
             if let Some(view) = view {
@@ -362,7 +365,7 @@ impl Search {
             if regions.is_done(&wrong, self.now.rates.iter().sum(), tolerance) {
                 break true;
             }
-            if steps == STEPS || gathers >= GATHERS {
+            if steps == STEPS || view.is_some() && gathers >= most {
                 break false;
             }
             steps += 1;
@@ -380,7 +383,7 @@ impl Search {
                     if step[r] == 0.0 { prices[r] } else { regions.clamp(r, prices[r] + part * step[r]) }
                 });
                 if !self.contest.covers(&trial) {
-                    if gathers >= GATHERS {
+                    if gathers >= most {
                         break;
                     }
                     gathers += 1;
@@ -402,7 +405,8 @@ impl Search {
                     accepted = true;
                     break;
                 }
-                part *= SHORTER;
+                let highest = slope / (slope - still);
+                part *= if highest > SHORTER.0 { highest.min(SHORTER.1) } else { SHORTER.0 };
             }
             if accepted {
                 diagonal = false;
