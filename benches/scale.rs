@@ -232,6 +232,7 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         beats: Beats::default(),
         keeper,
         restored,
+        helm: None,
     };
     let stop = CancellationToken::new();
     let _inside = runtime.enter();

@@ -179,6 +179,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         beats: beats.clone(),
         keeper,
         restored,
+        helm: None,
     };
     if let Some((receiver, keys)) = receiver.zip(keys) {
         let (sender, told) = mpsc::channel(AGENT_EVENTS);

@@ -38,6 +38,10 @@ pub struct Choosing<'a> {
     pub rule: Option<usize>,
     /// Every region that this client may be sent to, best first.
     pub ranking: Vec<Standing>,
+    /// The ranking is the solver's, made for the load.
+    pub solved: bool,
+    /// The first region that is up by the policy alone.
+    pub prior: Option<u8>,
     /// No region of the ranking was up: all were taken as up.
     pub all_down: bool,
     /// SCOPE PREFIX-LENGTH as returned.
@@ -105,7 +109,8 @@ impl<'a> Witness<'a> for Notes<'a> {
         let plan = &geography.plans[stream.plan as usize];
         let place = &geography.places.list[geography.places.locate(whereabouts.address).0 as usize];
         let rule = plan.spec.rule_for(place);
-        let ranking = self.snapshot.rankings(stream).ranking(whereabouts.cell);
+        let rankings = self.snapshot.rankings(stream);
+        let ranking = rankings.ranking(whereabouts.cell);
         let (up, field) = (self.snapshot.up(stream, family), self.snapshot.field(stream, family));
         let candidates = pick::candidates(ranking, &field);
         let tier: Vec<u8> = pick::tier(ranking, candidates).map(|ranked| ranked.region).collect();
@@ -133,6 +138,10 @@ impl<'a> Witness<'a> for Notes<'a> {
             address: whereabouts.address,
             rule,
             ranking: ranking.iter().map(standing).collect(),
+            solved: rankings.is_solved(),
+            prior: (rankings.is_solved())
+                .then(|| pick::tier(plan.prior.ranking(whereabouts.cell), candidates).next().map(|first| first.region))
+                .flatten(),
             all_down: !ranking.iter().any(|ranked| up >> ranked.region & 1 == 1),
             scope: chosen.map_or_else(|scope| scope, |chosen| chosen.scope),
             chosen: chosen.ok().map(|chosen| Given { region: chosen.ranked.region, addresses: addresses(chosen) }),

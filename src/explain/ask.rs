@@ -10,6 +10,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
 
+use super::load::{Prices, share};
 use super::{
     Answer, Basis, Explanation, Location, Question, RegionFacts, RuleFacts, SaidBy, ServerFacts, Steering, ZoneFacts,
 };
@@ -108,6 +109,8 @@ fn fallen_back(snapshot: &Snapshot, stream: &SteeredName) -> Steering {
         block: EVERYBODY.to_owned(),
         regions: vec![],
         chosen: None,
+        by_load: None,
+        without_load: None,
         all_down: true,
     }
 }
@@ -121,6 +124,7 @@ struct Chooser<'a> {
     fleet: &'a Fleet,
     /// The regions and manner that apply to this client: those of the rule, then the stream's own.
     manners: Vec<&'a settings::Steering>,
+    prices: Option<Prices<'a>>,
 }
 
 impl<'a> Chooser<'a> {
@@ -129,7 +133,9 @@ impl<'a> Chooser<'a> {
         let rule = choosing.rule.map(|rule| &stream.rules[rule].steering);
         let (fleet, _) = view.snapshot.fleet(choosing.stream.zone);
         let zone = &view.snapshot.zones()[choosing.stream.zone as usize].zone;
-        Chooser { view, choosing, zone, stream, fleet, manners: rule.into_iter().chain([&stream.steering]).collect() }
+        let prices = Prices::of(&view.steering, &view.snapshot, choosing);
+        let manners = rule.into_iter().chain([&stream.steering]).collect();
+        Chooser { view, choosing, zone, stream, fleet, manners, prices }
     }
 
     fn facts(&self, client: IpNet) -> Steering {
@@ -152,9 +158,16 @@ impl<'a> Chooser<'a> {
                 _ => EVERYBODY.to_owned(),
             },
             regions: ranked.chain(never).map(|(region, standing)| self.region(region, standing)).collect(),
-            chosen: chosen.as_ref().map(|given| self.zone.regions[usize::from(given.region)].name.to_string()),
+            chosen: chosen.as_ref().map(|given| self.name(given.region)),
+            by_load: self.prices.as_ref().map(|prices| prices.market.stage.describe().to_owned()),
+            without_load: self.choosing.prior.filter(|prior| Some(*prior) != chosen.as_ref().map(|given| given.region))
+                .map(|prior| self.name(prior)),
             all_down: self.choosing.all_down,
         }
+    }
+
+    fn name(&self, region: u8) -> String {
+        self.zone.regions[usize::from(region)].name.to_string()
     }
 
     /// `standing`: `None` for a region that this client is never sent to.
@@ -172,6 +185,8 @@ impl<'a> Chooser<'a> {
             up: self.view.snapshot.up(self.choosing.stream, self.choosing.family) >> region & 1 == 1,
             mode: self.standing(region).describe().to_owned(),
             share_allowed: self.standing(region).share.part(),
+            load: (self.prices.as_ref().zip(standing))
+                .and_then(|(prices, standing)| prices.facts(standing, &self.choosing.ranking)),
             chosen: chosen.is_some(),
             why: standing.map_or_else(|| self.why_never(region), |standing| self.why(standing)),
             servers: members.iter().map(|member| self.server(region, member, chosen)).collect(),
@@ -261,6 +276,9 @@ impl<'a> Chooser<'a> {
         {
             return why;
         }
+        if let Some(why) = self.why_by_load(standing, winner) {
+            return why;
+        }
         if winner.ranked.region == region
             && !matches!(manner.policy, Policy::Weighted(_))
             && ![Share::FULL, Share::NONE].contains(&self.standing(region).share)
@@ -289,6 +307,38 @@ impl<'a> Chooser<'a> {
             (Policy::Nearest, Some((cost, best))) => format!("{:.0} ms more", cost - best),
             (Policy::Nearest | Policy::Priority, _) => "later in the order written".to_owned(),
         }
+    }
+
+    /// Why a region was chosen or not, where the plan of the solver decided.
+    fn why_by_load(&self, standing: &Standing, winner: &Standing) -> Option<String> {
+        let ranking = &self.choosing.ranking;
+        let (prices, region) = (self.prices.as_ref().filter(|_| self.choosing.solved)?, standing.ranked.region);
+        let whole = |standing: &Standing| {
+            let price = prices.region(standing.ranked.region).map_or(0.0, |region| region.price_ms);
+            standing.cost_ms.map(|cost| cost + price)
+        };
+        let full = |region: u8| {
+            let known = prices.region(region)?;
+            let percent = known.utilization? * 100.0;
+            (known.price_ms >= 0.5).then(|| format!(", {percent:.0} % full: costs {:.0} ms more", known.price_ms))
+        };
+        let full = full(region).unwrap_or_default();
+        let part = share(standing, ranking);
+        if winner.ranked.region == region {
+            return Some(match part {
+                0.0 => format!("the cheapest that is up{full}"),
+                1.0 => format!("the cheapest{full}"),
+                part => format!("drawn for this block: {:.0} % of the cell{full}", part * 100.0),
+            });
+        }
+        if part > 0.0 {
+            return Some(format!("not drawn for this block: {:.0} % of the cell{full}", part * 100.0));
+        }
+        let (cost, best) = whole(standing).zip(whole(winner))?;
+        Some(match cost - best {
+            more if more >= 0.0 => format!("{more:.0} ms more in all{full}"),
+            less => format!("{:.0} ms less in all, and next to take viewers{full}", -less),
+        })
     }
 
     fn forced_server(&self, region: u8, member: &Member) -> Option<Forced> {

@@ -5,8 +5,10 @@
 //! times are Unix seconds, costs are ms, distances km.
 
 pub mod ask;
+pub mod load;
 pub mod show;
 
+use load::LoadFacts;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +91,12 @@ pub struct Steering {
     pub regions: Vec<RegionFacts>,
     /// `None`: no region that this client may be sent to has an address of the type, or the fallback name was given.
     pub chosen: Option<String>,
+    /// What steers the stream by load is doing, where it is steered so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_load: Option<String>,
+    /// The region that the policy alone would have chosen, where load made it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_load: Option<String>,
     /// Every region was down, so all were taken as up (or the fallback name was given).
     pub all_down: bool,
 }
@@ -117,6 +125,9 @@ pub struct RegionFacts {
     /// The part of the clients it would get that it takes, 0 to 1.
     #[serde(default)]
     pub share_allowed: f64,
+    /// Where the stream is steered by load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadFacts>,
     pub chosen: bool,
     /// Why it was chosen, or why it lost.
     pub why: String,

@@ -65,20 +65,31 @@ impl Steering {
         writeln!(f, "  stream    {}: {} by {by}", self.stream, self.policy)?;
         let cell = self.cell.map_or("-".to_owned(), |cell| cell.to_string());
         writeln!(f, "  cell      {cell}; the answer is for {}", self.block)?;
+        if let Some(stage) = &self.by_load {
+            let otherwise = self.without_load.as_ref();
+            let otherwise = otherwise.map(|region| format!("; without that it would be {region}")).unwrap_or_default();
+            writeln!(f, "  load      {stage}{otherwise}")?;
+        }
         if self.all_down {
             writeln!(f, "  {BAD}every region is down{BAD:#}")?;
         }
         writeln!(f)?;
         let weighted = self.regions.iter().any(|region| region.weight.is_some());
+        let priced = self.regions.iter().any(|region| region.load.is_some());
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(
-            ["", "region", "cost ms", "km"].into_iter().chain(weighted.then_some("weight")).chain(["state", "why"]),
+            ["", "region", "cost ms", "km"]
+                .into_iter()
+                .chain(weighted.then_some("weight"))
+                .chain(priced.then_some(["price ms", "load", "share"]).into_iter().flatten())
+                .chain(["state", "why"]),
         );
         for region in &self.regions {
-            table.add_row(region.row(weighted));
+            table.add_row(region.row(weighted, priced));
         }
-        for number in [2, 3] {
+        let figures = if priced { 3 } else { 0 };
+        for number in [2, 3].into_iter().chain(4 + usize::from(weighted)..4 + usize::from(weighted) + figures) {
             table.column_mut(number).expect("the header has these").set_cell_alignment(CellAlignment::Right);
         }
         for line in table.to_string().lines() {
@@ -95,7 +106,7 @@ impl Steering {
 }
 
 impl RegionFacts {
-    fn row(&self, weighted: bool) -> Vec<String> {
+    fn row(&self, weighted: bool, priced: bool) -> Vec<String> {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
         let mut row = vec![
             if self.chosen { "->" } else { "" }.to_owned(),
@@ -105,6 +116,13 @@ impl RegionFacts {
         ];
         if weighted {
             row.push(self.weight.map_or("-".to_owned(), |weight| weight.to_string()));
+        }
+        if priced {
+            let load = self.load.as_ref();
+            row.push(load.map_or("-".to_owned(), |load| format!("{:.0}", load.price_ms)));
+            let full = load.and_then(|load| Some(load.sessions? / load.capacity.filter(|capacity| *capacity > 0.0)?));
+            row.push(full.map_or("-".to_owned(), |full| format!("{:.0} %", full * 100.0)));
+            row.push(load.map_or("-".to_owned(), |load| format!("{:.0} %", load.share * 100.0)));
         }
         row.push(if self.up { "up" } else { "down" }.to_owned());
         row.push(self.why.clone());
@@ -184,6 +202,7 @@ mod tests {
             weight: None,
             mode: "steady".into(),
             share_allowed: 1.0,
+            load: None,
             up,
             chosen,
             why: why.into(),
@@ -245,6 +264,8 @@ mod tests {
                     region("ap", 225.0, true, false, "99 ms more", vec![]),
                 ],
                 chosen: Some("us-east".into()),
+                by_load: None,
+                without_load: None,
                 all_down: false,
             }),
             answer: Answer {

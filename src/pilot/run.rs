@@ -425,6 +425,7 @@ impl Run {
             RegionView {
                 id: region.id,
                 name: Arc::clone(&region.name),
+                uses: region.uses.clone(),
                 sessions,
                 capacity: region.capacity,
                 counted,

@@ -62,6 +62,8 @@ pub struct MarketView {
 pub struct RegionView {
     pub id: RegionId,
     pub name: Arc<str>,
+    /// The (fleet, region) pairs that it is.
+    pub uses: Vec<(u32, u8)>,
     /// Sessions now, as reported or predicted.
     pub sessions: Option<f64>,
     /// Sessions, as written; and as it counts now, by servers that are up, ramps, drains and the age of reports.
