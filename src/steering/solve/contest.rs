@@ -104,9 +104,9 @@ impl<const K: usize> Lists<K> {
                 let weight = demand * f64::from(per_tau);
                 // Few of many near regions get anything, and pairs are many.
                 let (mut some, mut count) = ([0; K], 0);
-                for k in 0..K {
+                for (k, &part) in parts.iter().enumerate() {
                     some[count] = k;
-                    count += usize::from(K == 2 || parts[k] > 1e-5);
+                    count += usize::from(K == 2 || part > 1e-5);
                 }
                 for (i, &a) in some[..count].iter().enumerate() {
                     let row = weight * f64::from(parts[a]);
@@ -287,9 +287,9 @@ impl Contest {
         self.all.respond(&shifted, tau, regions, curved, out);
         let contested: f64 = out.rates.iter().sum();
         out.value += contested * self.floor + self.settled_cost;
-        for region in 0..regions {
-            out.value += self.settled[region] * prices[region];
-            out.rates[region] += self.settled[region];
+        for ((rate, &settled), &price) in out.rates.iter_mut().zip(&self.settled).zip(prices) {
+            out.value += settled * price;
+            *rate += settled;
         }
     }
 
@@ -307,7 +307,7 @@ impl Contest {
         out.bound += contested * self.floor + self.settled_cost;
         out.cost += self.settled_cost;
         for (region, &settled) in self.settled.iter().enumerate() {
-            out.bound += settled * if settled > 0.0 { prices[region] } else { 0.0 };
+            out.bound += settled * prices[region];
             out.rates[region] += settled;
         }
         out
