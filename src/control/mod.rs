@@ -106,6 +106,8 @@ pub struct Parts {
     pub watcher: Watcher,
     pub prober: Prober,
     pub beats: Beats,
+    /// Learns the servers of each reload.
+    pub loads: crate::load::Desk,
     pub verdicts: mpsc::Receiver<health::Event>,
     pub events: mpsc::Receiver<Event>,
     pub ledger: Arc<Ledger>,
@@ -129,6 +131,7 @@ struct Control {
     watcher: Watcher,
     prober: Prober,
     beats: Beats,
+    loads: crate::load::Desk,
     verdicts: mpsc::Receiver<health::Event>,
     events: mpsc::Receiver<Event>,
     ledger: Arc<Ledger>,
@@ -155,7 +158,7 @@ struct Control {
 
 impl Control {
     fn new(parts: Parts) -> Control {
-        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored } =
+        let Parts { published, load, watcher, prober, beats, loads, verdicts, events, ledger, tally, keeper, restored } =
             parts;
         let snapshot = published.load_full();
         let now = now();
@@ -180,6 +183,7 @@ impl Control {
             watcher,
             prober,
             beats,
+            loads,
             verdicts,
             events,
             ledger,

@@ -68,6 +68,17 @@ impl Desk {
         self.lock().board.find(name, zone)
     }
 
+    /// Whether a server is of a region of this name, in this zone where one is given.
+    pub fn is_of(&self, server: IpAddr, region: &str, zone: Option<&str>) -> bool {
+        let known = self.known();
+        let Some(machine) = known.machine(server) else { return false };
+        let of_zone = zone.map(|zone| known.of_zone(zone).unwrap_or_default());
+        known.machines[machine.0 as usize]
+            .regions
+            .iter()
+            .any(|id| *known.region_at(*id).name == *region && of_zone.is_none_or(|regions| regions.contains(id)))
+    }
+
     /// What is believed of all regions, in the order of [`Known::regions`], and what of it is worth noting. `snapshot`
     /// tells which servers are up; `expected` what is sent to a region. To be called about once a second by whoever
     /// steers, and by nobody else.
