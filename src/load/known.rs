@@ -145,6 +145,22 @@ impl Known {
         id
     }
 
+    /// One region of machines of one weight and one address each.
+    #[cfg(test)]
+    pub(super) fn for_tests(name: &str, addresses: &[&str], size: Size) -> Known {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let ids = || (0..).map(MachineId);
+        let machine = |address: &IpAddr| Machine { addresses: vec![*address], regions: vec![RegionId(0)] };
+        let members = ids().take(addresses.len()).map(|machine| Member { machine, weight: 1.0 }).collect();
+        Known {
+            machines: addresses.iter().map(machine).collect(),
+            regions: vec![Region { name: name.into(), members, size, sample: (0, 0) }],
+            by_address: addresses.into_iter().zip(ids()).collect(),
+            by_name: [(name.into(), vec![RegionId(0)])].into(),
+            ..Known::default()
+        }
+    }
+
     /// The machine with this public address.
     pub fn machine(&self, address: IpAddr) -> Option<MachineId> {
         self.by_address.get(&address).copied()
