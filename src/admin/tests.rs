@@ -28,6 +28,8 @@ use crate::snapshot::{Served, Snapshot};
 use crate::status::{OrderStatus, Status};
 use crate::world::Beliefs;
 
+mod load;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn snapshot() -> Snapshot {

@@ -124,3 +124,76 @@ impl LoadSpec {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{Check, CheckKind};
+    use super::super::{Diagnostic, Shared, load_zones};
+    use super::*;
+
+    /// The check of the one region of a zone with this `[check]`, and what is said of it.
+    fn read(check: &str, region: &str) -> (Option<Check>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let zone = "zone = \"live.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n";
+        let text = format!("{zone}[check]\n{check}\n[region.eu]\nat = [1, 2]\na = [\"192.0.2.1\"]\n{region}\n");
+        std::fs::write(dir.path().join("zone.toml"), text).unwrap();
+        let loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
+        let check = loaded.zones.first().and_then(|zone| zone.regions[0].check.as_deref().cloned());
+        (check, loaded.diagnostics.into_iter().filter(Diagnostic::is_error).map(|fault| fault.what).collect())
+    }
+
+    fn load(check: &str, region: &str) -> LoadSource {
+        let (check, faults) = read(check, region);
+        assert!(faults.is_empty(), "{faults:?}");
+        check.expect("a check").load
+    }
+
+    #[test]
+    fn reports_are_read_where_the_check_says() {
+        assert_eq!(load("https = \"/\"", ""), LoadSource::Offered);
+        assert_eq!(load("https = \"/\"\nload = true", ""), LoadSource::Answer);
+        assert_eq!(load("https = \"/\"\nload = false", ""), LoadSource::Nowhere);
+        assert_eq!(load("https = \"/\"\nload = true", "check = { every = \"1s\" }"), LoadSource::Answer, "inherited");
+        assert_eq!(load("https = \"/\"\nload = true", "check = { load = false }"), LoadSource::Nowhere);
+        assert_eq!(load("https = \"/\"\nload = true", "check = { tcp = 1935 }"), LoadSource::Offered, "another kind");
+    }
+
+    #[test]
+    fn a_request_of_its_own_takes_from_the_check_what_it_does_not_say() {
+        let LoadSource::Apart(asked) = load("https = \"/\"\nport = 8443\nload = { path = \"/load?x=1\" }", "") else {
+            panic!()
+        };
+        assert_eq!((asked.port, &asked.transport, asked.every), (8443, &Transport::Tls(None), EVERY));
+        assert_eq!((&*asked.http.path, &*asked.http.host), ("/load?x=1", "live.example"));
+        assert!(asked.metrics.is_empty());
+        let metrics = "load = { path = \"/metrics\", port = 9113, every = \"5s\", prometheus = { sessions = \"viewers{app=\\\"live\\\"}\" } }";
+        let (check, faults) = read(&format!("tcp = 1935\n{metrics}"), "");
+        let check = check.unwrap_or_else(|| panic!("{faults:?}"));
+        assert_eq!((&check.kind, check.port), (&CheckKind::Tcp, 1935));
+        let LoadSource::Apart(asked) = check.load else { panic!() };
+        assert_eq!((asked.port, &asked.transport, asked.every), (9113, &Transport::Plain, 5 * EVERY));
+        assert_eq!(asked.metrics.sessions, Some(Selector::parse("viewers{app=\"live\"}").unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_place() {
+        let said = |check: &str| read(check, "").1;
+        for (check, fault) in [
+            ("https = \"/\"\nload = \"/load\"", "`check.load` is \"/load\", not true, false or a table"),
+            ("https = \"/\"\nload = {}", "[check.load] names no path"),
+            ("https = \"/\"\nload = { path = \"/\", sessions = \"x\" }", "unknown key `sessions` in [check.load]"),
+            ("https = \"/\"\nload = { path = \"/\", prometheus = {} }", "`check.load.prometheus` names no metric"),
+            (
+                "https = \"/\"\nload = { path = \"/\", every = \"100ms\" }",
+                "`check.load.every` is 100ms, outside 500ms to 1m",
+            ),
+            ("tcp = 1\nload = true", "`load = true` has no meaning for a check by tcp"),
+            ("tcp = 1\nload = { path = \"/\" }", "`load` names no port beside a check by tcp"),
+            ("tcp = 1\nload = { path = \"/\", port = 2, tls = true }", "`load.tls` beside a check by tcp"),
+        ] {
+            assert_eq!(said(check), [fault], "{check}");
+        }
+        let bad = said("https = \"/\"\nload = { path = \"/\", prometheus = { sessions = \"a b\" } }");
+        assert!(bad[0].starts_with("`check.load.prometheus.sessions` names no metric"), "{bad:?}");
+    }
+}

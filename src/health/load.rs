@@ -184,3 +184,121 @@ fn failed(trouble: &Trouble) -> Fault {
     };
     Fault::new(Why::Failed, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::http::{Exchange, Gone};
+    use super::super::meter::Metered;
+    use super::*;
+    use crate::config::settings::{Check, CheckKind, HttpCheck};
+    use crate::health::beats::packet::Load;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Result<Report, Fault>>>);
+
+    impl Reports for Told {
+        fn hear(&self, _: &Target, outcome: Result<Report, Fault>) {
+            self.0.lock().unwrap().push(outcome);
+        }
+
+        fn beat(&self, _: IpAddr, _: &Load) {}
+    }
+
+    impl Told {
+        fn sessions(&self) -> Vec<Result<f64, Why>> {
+            let told = std::mem::take(&mut *self.0.lock().unwrap());
+            told.into_iter()
+                .map(|told| told.map(|report| report.sessions().unwrap()).map_err(|fault| fault.why))
+                .collect()
+        }
+    }
+
+    /// What is told when a server answers so: with the verdict, and after it; and how the connection ended by then.
+    async fn told(load: LoadSource, contains: Option<&str>, answer: String) -> [Vec<Result<f64, Why>>; 2] {
+        let second = Duration::from_secs(1);
+        let http = HttpCheck {
+            path: "/".into(),
+            host: "live.example".into(),
+            status: vec![],
+            contains: contains.map(Into::into),
+        };
+        let check = Check {
+            kind: CheckKind::Http(http.clone()),
+            every: second,
+            timeout: second / 2,
+            adaptive: false,
+            fall: 1,
+            rise: 1,
+            port: 1,
+            heartbeat: None,
+            load,
+        };
+        let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None };
+        let told = Arc::new(Told::default());
+        let exchange = Exchange::new(&http).unwrap().heard_by(Some(Listener::new(&target, told.clone())));
+        let (ours, mut theirs) = duplex(1 << 20);
+        let (ours, meter) = Metered::new(ours);
+        let kept = exchange.open(ours, meter).await.unwrap();
+        let server = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                theirs.read_buf(&mut head).await.unwrap();
+            }
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (kept, ()) = tokio::join!(exchange.ask(kept), server);
+        let with_verdict = told.sessions();
+        if let Some(mut kept) = kept.unwrap() {
+            match timeout(second, kept.idle()).await {
+                Ok(gone) => assert!(gone != Gone::Closed || !answer.contains("close"), "no reason to probe again"),
+                Err(_) => assert!(kept.is_usable()),
+            }
+        }
+        [with_verdict, told.sessions()]
+    }
+
+    fn answer(head: &str, body: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    const HEALTH: &str = r#"{"status":"pass","checks":{"sessions:current":{"observedValue":7}}}"#;
+    const HEALTH_TYPE: &str = "Content-Type: application/health+json\r\n";
+    const ORCA: &str = "Endpoint-Load-Metrics: TEXT named_metrics.sessions=8\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_is_read_at_once_and_a_body_after_the_verdict() {
+        let offered = || LoadSource::Offered;
+        assert_eq!(told(offered(), None, answer(ORCA, "ok")).await, [vec![Ok(8.0)], vec![]]);
+        assert_eq!(told(offered(), None, answer(HEALTH_TYPE, HEALTH)).await, [vec![], vec![Ok(7.0)]]);
+        let both = format!("{ORCA}{HEALTH_TYPE}");
+        assert_eq!(told(offered(), None, answer(&both, HEALTH)).await, [vec![Ok(8.0)], vec![]], "one report an answer");
+        let closing = format!("{HEALTH_TYPE}Connection: close\r\n");
+        assert_eq!(told(offered(), None, answer(&closing, HEALTH)).await, [vec![], vec![Ok(7.0)]]);
+        assert_eq!(told(offered(), Some("pass"), answer(HEALTH_TYPE, HEALTH)).await, [vec![], vec![Ok(7.0)]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_bodies_are_read_only_where_the_check_says_so() {
+        let plain = || answer("Content-Type: application/json\r\n", r#"{"sessions": 9}"#);
+        assert_eq!(told(LoadSource::Offered, None, plain()).await, [vec![], vec![]]);
+        assert_eq!(told(LoadSource::Answer, None, plain()).await, [vec![], vec![Ok(9.0)]]);
+        assert_eq!(told(LoadSource::Answer, None, answer("", "ok")).await, [vec![], vec![Err(Why::Unreadable)]]);
+        assert_eq!(told(LoadSource::Answer, None, answer("", "")).await, [vec![], vec![Err(Why::Nothing)]]);
+        assert_eq!(told(LoadSource::Nowhere, None, answer(ORCA, HEALTH)).await, [vec![], vec![]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_that_are_too_long_or_compressed_are_refused() {
+        let long = answer("", &format!("{{\"sessions\": 1{}}}", " ".repeat(MAX_BYTES)));
+        assert_eq!(told(LoadSource::Answer, None, long).await, [vec![], vec![Err(Why::TooLong)]]);
+        let header = format!("Endpoint-Load-Metrics: TEXT a=1{}\r\n", "0".repeat(MAX_HEADER));
+        assert_eq!(told(LoadSource::Offered, None, answer(&header, "")).await, [vec![Err(Why::TooLong)], vec![]]);
+        let zipped = answer("Content-Encoding: gzip\r\n", "ok");
+        assert_eq!(told(LoadSource::Answer, None, zipped).await, [vec![Err(Why::Unreadable)], vec![]]);
+    }
+}
