@@ -230,6 +230,7 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         ledger: Arc::new(Ledger::default()),
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
+        loads: Default::default(),
         keeper,
         restored,
         helm: None,

@@ -31,9 +31,10 @@ use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
 use crate::health::beats::keys::{KeyFile, Unusable};
-use crate::health::beats::{Beats, Receiver};
+use crate::health::beats::{Beats, Ears, Receiver};
 use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
+use crate::load::Desk;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
@@ -154,7 +155,9 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
-    let mut prober = Prober::new(verdict_sender);
+    let loads = Desk::default();
+    loads.retain(&snapshot);
+    let mut prober = Prober::new(verdict_sender).reporting_to(Arc::new(loads.clone()));
     prober.retarget(snapshot.targets());
     let stats = prober.stats();
     let first_round = prober.first_round(FIRST_ROUND);
@@ -177,13 +180,14 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         ledger: Arc::clone(&ledger),
         tally: Arc::clone(&tally),
         beats: beats.clone(),
+        loads: loads.clone(),
         keeper,
         restored,
         helm: None,
     };
     if let Some((receiver, keys)) = receiver.zip(keys) {
         let (sender, told) = mpsc::channel(AGENT_EVENTS);
-        let ear = parts.prober.doubter();
+        let ear = Ears { ear: parts.prober.doubter(), reports: Arc::new(loads.clone()) };
         receiver.serve(keys, beats.clone(), ear, sender, stop.clone()).map_err(StartError::System)?;
         tokio::spawn(admin::agents::note(told, journal.clone()));
     }
@@ -195,6 +199,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         published: Arc::clone(&published),
         stats,
         beats: beats.clone(),
+        loads: loads.clone(),
         tally,
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),
@@ -211,6 +216,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         journal: journal.clone(),
         stats: figures.stats.clone(),
         agents: Arc::new(beats),
+        loads,
         rates,
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),

@@ -21,12 +21,14 @@ use crate::control::Tally;
 use crate::health::Target;
 use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
+use crate::load::Desk;
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
 use crate::status::OrderStatus;
 
 mod heartbeats;
+mod loads;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -36,6 +38,7 @@ pub struct Sources {
     pub published: Published,
     pub stats: Stats,
     pub beats: Beats,
+    pub loads: Desk,
     pub tally: Arc<Tally>,
     pub gate: Arc<Gate>,
     /// Set once queries are answered.
@@ -87,6 +90,7 @@ impl Collector for Sources {
         self.orders(&mut encoder)?;
         self.probes(&mut encoder)?;
         heartbeats::encode(&self.beats, &mut encoder)?;
+        loads::encode(&self.loads, &self.published.load(), &mut encoder)?;
         self.refusals(&mut encoder)
     }
 }

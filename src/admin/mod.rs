@@ -10,6 +10,7 @@
 //! | `GET /v1/events?after=&limit=` | the journal, as a list or as server-sent events ([`events`]) |
 //! | `GET`, `POST /v1/orders`, `DELETE /v1/orders/ID` | the operator's orders ([`orders`]) |
 //! | `POST /v1/undrain`, `POST /v1/unforce` | ends all such orders of a subject |
+//! | `POST /v1/load` | reports of servers and regions ([`load`]) |
 //! | `POST /v1/reload` | loads everything anew and tells the outcome |
 //!
 //! [`listen`] bounds what clients can take, [`access`] who may do what. Errors are `{"error": "…"}`.
@@ -20,6 +21,7 @@ pub mod body;
 pub mod events;
 pub mod impatient;
 pub mod listen;
+pub mod load;
 pub mod metrics;
 pub mod orders;
 pub mod rates;
@@ -50,6 +52,7 @@ use crate::explain::Basis;
 use crate::explain::ask::{Ask, explain};
 use crate::health::stats::Stats;
 use crate::journal::Journal;
+use crate::load::Desk;
 use crate::world::View;
 
 /// The control loop never blocks; if it does not answer within this, something is badly wrong.
@@ -68,6 +71,7 @@ pub struct Admin {
     pub journal: Journal,
     pub stats: Stats,
     pub agents: Arc<dyn Agents>,
+    pub loads: Desk,
     pub rates: Arc<Rates>,
     pub started: SystemTime,
     /// Streams of events that may still be opened.
@@ -89,6 +93,7 @@ pub fn router(admin: Admin, more: Router) -> Router {
         .route("/v1/undrain", post(orders::undrain))
         .route("/v1/unforce", post(orders::unforce))
         .route("/v1/reload", post(reload))
+        .route("/v1/load", post(load::take))
         .with_state(admin)
         .merge(more)
         .layer(from_fn_with_state(gate, guard))

@@ -28,6 +28,8 @@ use crate::snapshot::{Served, Snapshot};
 use crate::status::{OrderStatus, Status};
 use crate::world::Beliefs;
 
+mod load;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn snapshot() -> Snapshot {
@@ -146,12 +148,15 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
     tokio::spawn(Arc::clone(&control).run(receiver));
     let gate = Arc::new(Gate::new(access, address));
     let journal = Journal::in_memory();
+    let loads = crate::load::Desk::default();
+    loads.retain(&snapshot);
     let figures = metrics::Sources {
         ledger: Arc::new(Ledger::default()),
         published: Arc::new(ArcSwap::new(snapshot)),
         stats: Stats::default(),
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
+        loads: loads.clone(),
         gate: Arc::clone(&gate),
         connections: std::sync::OnceLock::new(),
         started: SystemTime::now(),
@@ -165,6 +170,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         journal: journal.clone(),
         stats: Stats::default(),
         agents: Arc::new(Beats::default()),
+        loads,
         rates: Arc::new(Rates::default()),
         started: SystemTime::now(),
         streams: Arc::new(Semaphore::new(events::STREAMS)),

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod diagnostic;
 pub mod geoip;
 pub mod load;
+mod load_source;
 pub mod names;
 pub mod node;
 pub mod settings;

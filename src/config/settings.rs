@@ -14,6 +14,7 @@ use hickory_proto::rr::Name;
 use super::admin::Access;
 use super::diagnostic::At;
 use crate::geo::{Match, Point};
+use crate::load::report::exposition::Wanted;
 use crate::zone::Rrset;
 
 /// More regions in one zone are refused: a live mask is one 64-bit word.
@@ -170,6 +171,42 @@ pub struct Check {
     pub port: u16,
     /// How often an agent beside the server beats; a beat that is late makes the node probe at once.
     pub heartbeat: Option<Duration>,
+    /// Where the server says how full it is.
+    pub load: LoadSource,
+}
+
+/// Where load reports are looked for, besides heartbeats and the admin API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LoadSource {
+    /// In answers to probes that say that they have one: by the header `endpoint-load-metrics`, or as
+    /// `application/health+json`.
+    #[default]
+    Offered,
+    /// In every answer to a probe; one without is a fault of the server's.
+    Answer,
+    /// In the answer to a request beside the probes.
+    Apart(LoadRequest),
+    Nowhere,
+}
+
+impl LoadSource {
+    /// Whether answers to probes are looked at.
+    pub fn is_in_answers(&self) -> bool {
+        matches!(self, LoadSource::Offered | LoadSource::Answer)
+    }
+}
+
+/// A request for a load report.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LoadRequest {
+    /// Status 200, and nothing to contain. An empty host stands for the server's address.
+    pub http: HttpCheck,
+    pub port: u16,
+    pub transport: Transport,
+    /// At least 500 ms; an answer must come within it.
+    pub every: Duration,
+    /// Metrics in Prometheus text; empty: any other form of report.
+    pub metrics: Wanted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -167,10 +167,12 @@ impl Thread {
             pilot.price(senses.costs());
         }
         let expected = pilot.expected();
-        let (_, states, events) = load.states(&snapshot, |id, _| expected.get(&id).copied().unwrap_or(ELSEWHERE), now);
+        let (known, states, events) = load.states(&snapshot, |id, _| expected.get(&id).copied().unwrap_or(ELSEWHERE), now);
         for event in events {
             info!("{event}");
         }
+        // A reload came between.
+        pilot.adopt(&snapshot, &known, senses.costs());
         let changes = pilot.step(&states, senses.demand(), now);
         senses.learn(pilot, at);
         let view = pilot.view();

@@ -111,6 +111,8 @@ pub struct Parts {
     pub watcher: Watcher,
     pub prober: Prober,
     pub beats: Beats,
+    /// Learns the servers of each reload.
+    pub loads: crate::load::Desk,
     pub verdicts: mpsc::Receiver<health::Event>,
     pub events: mpsc::Receiver<Event>,
     pub ledger: Arc<Ledger>,
@@ -136,6 +138,7 @@ struct Control {
     watcher: Watcher,
     prober: Prober,
     beats: Beats,
+    loads: crate::load::Desk,
     verdicts: mpsc::Receiver<health::Event>,
     events: mpsc::Receiver<Event>,
     ledger: Arc<Ledger>,
@@ -163,8 +166,8 @@ struct Control {
 
 impl Control {
     fn new(parts: Parts) -> Control {
-        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored, helm } =
-            parts;
+        let Parts { published, load, watcher, prober, beats, loads, .. } = parts;
+        let Parts { verdicts, events, ledger, tally, keeper, restored, helm, .. } = parts;
         let snapshot = published.load_full();
         let now = now();
         let keeper = Arc::new(keeper);
@@ -189,6 +192,7 @@ impl Control {
             watcher,
             prober,
             beats,
+            loads,
             verdicts,
             events,
             ledger,

@@ -75,6 +75,7 @@ impl Rig {
             ledger: Arc::new(Ledger::default()),
             tally: Arc::clone(&tally),
             beats: Beats::default(),
+            loads: Default::default(),
             keeper,
             restored,
             helm: None,

@@ -281,13 +281,16 @@ fn region(snapshot: &Snapshot, known: &Known, ids: &Ids, id: RegionId) -> Market
         let positions = regions.iter().zip(0u8..).filter(|(known, _)| **known == id);
         positions.map(move |(_, region)| (fleet, region))
     });
-    let (zone, position) = of.sample;
-    let zone = &snapshot.zones()[zone as usize].zone;
+    // A board that is not of this very snapshot may know a region more than the zone has.
+    let is_there = |(fleet, region): &(u32, u8)| usize::from(*region) < snapshot.sample(*fleet).regions.len();
+    let uses: Vec<(u32, u8)> = uses.filter(is_there).collect();
+    let &(fleet, position) = uses.first().expect("a column is a region that some group is sent to");
+    let zone = snapshot.sample(fleet);
     let settings = &zone.regions[usize::from(position)];
     MarketRegion {
         id,
         name: Arc::clone(&of.name),
-        uses: uses.collect(),
+        uses,
         capacity: of.size.capacity,
         session_bits: zone.session_bits,
         cost: settings.cost,

@@ -180,6 +180,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         rise: 10,
         port: PROBE_PORT,
         heartbeat: None,
+        load: Default::default(),
     };
     let servers: Vec<Server> = servers
         .iter()
