@@ -18,6 +18,7 @@ pub mod settings;
 
 mod aliases;
 mod check;
+mod event;
 mod from;
 mod heartbeat;
 mod records;

@@ -160,7 +160,7 @@ impl Control {
         let snapshot = published.load_full();
         let now = now();
         let keeper = Arc::new(keeper);
-        let Restored { orders, verdicts: saved, ramps, journal } = restored;
+        let Restored { orders, verdicts: saved, ramps, journal, .. } = restored;
         let mut control = Control {
             world: World::new(&snapshot),
             judge: Judge::new(Rules { own: VANTAGE.into(), ..Rules::default() }),

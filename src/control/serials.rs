@@ -130,6 +130,7 @@ mod tests {
             min_regions: 1,
             regions: vec![],
             streams: vec![],
+            events: vec![],
             records: vec![],
             modified,
             digest,

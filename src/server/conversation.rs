@@ -278,7 +278,13 @@ mod tests {
         fn new(sent: &[u8], room: usize) -> Rig {
             let client = Client { address: Ipv4Addr::LOCALHOST.into(), port: 1, transport: Transport::Tcp };
             let peer = Peer { sent: sent.iter().copied().collect(), room, ..Peer::default() };
-            Rig { talk: Conversation::new(client), peer, toy: toy(1, 0), scratch: Scratch::new(), teller: tap::ring().0 }
+            Rig {
+                talk: Conversation::new(client),
+                peer,
+                toy: toy(1, 0),
+                scratch: Scratch::new(),
+                teller: tap::ring().0,
+            }
         }
 
         fn turn(&mut self) -> Turn {

@@ -210,8 +210,13 @@ impl Sockets {
     ) -> io::Result<Running> {
         limits.connections = descriptors::for_connections(limits.connections);
         let connections = Arc::new(Connections::new(limits));
-        let mut running =
-            Running { stop: Stop(Arc::default()), workers: Vec::new(), taps: Vec::new(), connections: connections.clone(), shutdown };
+        let mut running = Running {
+            stop: Stop(Arc::default()),
+            workers: Vec::new(),
+            taps: Vec::new(),
+            connections: connections.clone(),
+            shutdown,
+        };
         cpus::keep_off(&self.cpus);
         let mut cpus = self.cpus.into_iter().cycle();
         for (i, socket) in self.udp.into_iter().enumerate() {

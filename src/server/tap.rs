@@ -178,7 +178,11 @@ mod tests {
         teller.begin(7);
         teller.tell(asked(100));
         assert_eq!(reader.drain(7, &mut told), 0);
-        assert_eq!(told.drain(..).map(number).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>(), "not what is unpublished");
+        assert_eq!(
+            told.drain(..).map(number).collect::<Vec<_>>(),
+            (0..100).collect::<Vec<_>>(),
+            "not what is unpublished"
+        );
         teller.tell(None);
         teller.publish();
         assert_eq!(reader.drain(7, &mut told), 0);

@@ -243,8 +243,9 @@ impl Worker {
         let (scratch, teller, limits) = (&mut self.scratch, &mut self.teller, &self.connections.limits);
         // No query should make `respond` panic. Should one do so all the same, it costs its connection and not the
         // worker. What the buffers hold after it is not read.
-        let turn =
-            catch_unwind(AssertUnwindSafe(|| talk.turn(&mut permit.stream(), snapshot, limits.pipeline, scratch, teller)));
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            talk.turn(&mut permit.stream(), snapshot, limits.pipeline, scratch, teller)
+        }));
         teller.publish();
         let turn = turn.unwrap_or(Turn::Over { unsent: 0 });
         let mut watched = true;

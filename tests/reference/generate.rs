@@ -275,6 +275,7 @@ fn bare_zone(apex: &str) -> Zone {
         min_regions: 1,
         regions: Vec::new(),
         streams: Vec::new(),
+        events: Vec::new(),
         records: Vec::new(),
         modified: 0,
         digest: 0,
