@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::asked::Asked;
+use super::estimate::WINDOW;
 
 /// Keys kept, of all groups together. Some 0.5 MB.
 pub const KEYS: usize = 8192;
@@ -37,7 +38,9 @@ impl Slot {
     pub fn rate(&self) -> Option<f64> {
         let certain = self.count - self.error;
         let seconds = FADE_S * (1.0 - (-self.age_s.max(SETTLED_S) / FADE_S).exp());
-        (certain >= KNOWN).then(|| certain / seconds)
+        // Rates are read of keys that have just asked, half an asking above their mean, at the end of a window, of which the
+        // askings are half a window old.
+        (certain >= KNOWN).then(|| (certain - 0.5) / (seconds + WINDOW.as_secs_f64() / 2.0))
     }
 }
 
@@ -191,7 +194,7 @@ mod tests {
             sketch.fade(Duration::from_secs(10));
         }
         let rate = sketch.slots()[0].rate().unwrap();
-        assert!((rate - 0.2).abs() < 0.01, "{rate}");
+        assert!((rate - 0.2).abs() < 0.012, "{rate}");
         sketch.count(key(2), 5.0);
         after(10, &mut sketch);
         let burst = sketch.slots()[1].rate().unwrap();
