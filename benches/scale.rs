@@ -231,7 +231,7 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
         loads: Default::default(),
-        keeper,
+        keeper: Arc::new(keeper),
         restored,
         helm: None,
     };

@@ -27,7 +27,9 @@ use crate::admin::rates::Rates;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::{Heartbeat, Node as Settings};
+use crate::control::helm::{self, Helm};
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
+use crate::control::senses::{Live, Taps};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
 use crate::health::beats::keys::{KeyFile, Unusable};
@@ -35,6 +37,7 @@ use crate::health::beats::{Beats, Ears, Receiver};
 use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
 use crate::load::Desk;
+use crate::pilot::Pilot;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
@@ -150,7 +153,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let on_load = Arc::clone(&gate);
     let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
     warnings.iter().for_each(control::log);
-    let (keeper, restored) = blocking(move || Keeper::start(&state)).await?;
+    let (keeper, mut restored) = blocking(move || Keeper::start(&state)).await?;
+    let keeper = Arc::new(keeper);
     let journal = restored.journal.clone();
     let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
@@ -170,6 +174,16 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
     let tally = Arc::new(Tally::default());
 
+    let taps = Taps::default();
+    let remembered = std::mem::take(&mut restored.demand);
+    let helm = helm::Parts {
+        pilot: Pilot::restored(remembered.pilot.clone()),
+        senses: Box::new(Live::new(taps.clone(), Arc::clone(&keeper), remembered)),
+        published: Arc::clone(&published),
+        load: loads.clone(),
+        journal: journal.clone(),
+    };
+    let helm = Helm::start(helm, events.clone());
     let parts = Parts {
         published: Arc::clone(&published),
         load: Arc::new(move |previous, beliefs| loader.load(previous, beliefs)),
@@ -183,7 +197,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         loads: loads.clone(),
         keeper,
         restored,
-        helm: None,
+        helm,
     };
     if let Some((receiver, keys)) = receiver.zip(keys) {
         let (sender, told) = mpsc::channel(AGENT_EVENTS);
@@ -228,7 +242,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     // The loop takes verdicts before questions: once it answers, all verdicts of the first round are published.
     admin::view(&events).await;
     let dns = sockets.addresses();
-    let running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
+    let mut running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
+    taps.give(running.take_taps());
     let _ = figures.connections.set(Arc::clone(running.connections()));
     ready.send_replace(true);
     journal.note(Timestamp::now(), Note::new(Kind::Started, format!("version {}", env!("CARGO_PKG_VERSION"))));

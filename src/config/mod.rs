@@ -20,6 +20,7 @@ pub mod settings;
 mod aliases;
 mod capacity;
 mod check;
+mod event;
 mod from;
 mod heartbeat;
 mod records;

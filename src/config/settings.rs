@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
+use jiff::Timestamp;
 
 use super::admin::Access;
 use super::diagnostic::At;
@@ -46,6 +47,8 @@ pub struct Zone {
     pub session_bits: f64,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
+    /// In the order of their starts; no two of one stream at one time.
+    pub events: Vec<Event>,
     /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS
     /// below the apex) and glue.
     pub records: Vec<Rrset>,
@@ -284,6 +287,27 @@ pub struct Stream {
     /// Steered names, of any zone, without which this stream is no use to a viewer; each with its place.
     pub needs: Vec<(Name, At)>,
     pub at: At,
+}
+
+/// A time at which more viewers are expected than usual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Position in [`Zone::streams`].
+    pub stream: usize,
+    pub start: Timestamp,
+    /// After the start.
+    pub end: Timestamp,
+    pub expect: Expect,
+    pub at: At,
+}
+
+/// How much an event brings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Expect {
+    /// Viewers at one time; at least 1.
+    Sessions(f64),
+    /// Times what is usual at that hour; above 1.
+    Times(f64),
 }
 
 /// Which regions, in which manner.

@@ -11,9 +11,9 @@ use super::check::CheckSpec;
 use super::diagnostic::{At, Diagnostic};
 use super::records::PlacedRrset;
 use super::region::RegionSpec;
-use super::settings::{Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
+use super::settings::{Event, Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
 use super::tree::{File, Item, Placed, Table};
-use super::{capacity, names, records, region, rules, stream, syntax, units};
+use super::{capacity, event, names, records, region, rules, stream, syntax, units};
 
 /// What `meridian.toml` gives to every zone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +86,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     let regions = table.take("region").and_then(|item| item.table());
     let regions = regions.map(|table| region::read_all(table, &belongs_above)).unwrap_or_default();
     let streams = table.take("stream").and_then(|item| item.table());
+    let events = table.take("event").map(|item| event::read_all(&item, &origin)).unwrap_or_default();
     let records = table.take("records").and_then(|item| item.table());
 
     let soa = read_soa(soa, contact, &origin);
@@ -114,6 +115,12 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     rules::check(&rules::Names { apex: &apex, ns: &ns, records: &records, streams: &streams }, file);
     warn_of_mixed_families(file, &all, &streams);
     require_locations(file, &all, &streams);
+    // The stream that is not there may be one with a fault.
+    let events = event::resolve(events, &streams, |fault| {
+        if !lossy {
+            file.report(fault)
+        }
+    });
     let used = used(&streams);
     let unused = all[..own].iter().enumerate().filter(|(i, _)| !used.contains_key(&(*i as u8)));
     for (_, spec) in unused.filter(|_| !lossy) {
@@ -143,7 +150,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         min_regions: min_regions.map_or(1, |min| min.value),
         session_bits: session.unwrap_or(SESSION_BITS),
     };
-    (placed, Some(assemble(file, whole, regions, streams, records, &used)))
+    (placed, Some(assemble(file, whole, regions, streams, events, records, &used)))
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
@@ -365,6 +372,7 @@ fn assemble(
     whole: Whole,
     regions: Vec<Region>,
     mut streams: Vec<Stream>,
+    events: Vec<Event>,
     records: Vec<PlacedRrset>,
     used: &BTreeMap<u8, BTreeSet<usize>>,
 ) -> Zone {
@@ -392,6 +400,7 @@ fn assemble(
         session_bits,
         regions,
         streams,
+        events,
         records: records.into_iter().map(|placed| placed.rrset).collect(),
         modified: 0,
         digest: 0,

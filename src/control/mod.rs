@@ -22,6 +22,7 @@ mod orders;
 mod regions;
 mod reload;
 pub mod retired;
+pub mod senses;
 pub mod serials;
 pub mod watch;
 
@@ -91,7 +92,10 @@ pub enum Event {
         reply: oneshot::Sender<Result<Vec<Order>, Refusal>>,
     },
     /// What the pilot made of the load, for groups of `basis` and of what differs from it in verdicts and standings alone.
-    Steer { basis: Arc<Snapshot>, changes: Vec<Change> },
+    Steer {
+        basis: Arc<Snapshot>,
+        changes: Vec<Change>,
+    },
 }
 
 /// `Ok`: the generation that was published. `Err`: why nothing changed.
@@ -117,7 +121,7 @@ pub struct Parts {
     pub events: mpsc::Receiver<Event>,
     pub ledger: Arc<Ledger>,
     pub tally: Arc<Tally>,
-    pub keeper: Keeper,
+    pub keeper: Arc<Keeper>,
     /// What was known when this node last ended.
     pub restored: Restored,
     /// `None`: nothing is steered by load.
@@ -170,8 +174,7 @@ impl Control {
         let Parts { verdicts, events, ledger, tally, keeper, restored, helm, .. } = parts;
         let snapshot = published.load_full();
         let now = now();
-        let keeper = Arc::new(keeper);
-        let Restored { orders, verdicts: saved, ramps, journal } = restored;
+        let Restored { orders, verdicts: saved, ramps, journal, .. } = restored;
         let mut control = Control {
             world: World::new(&snapshot),
             judge: Judge::new(Rules { own: VANTAGE.into(), ..Rules::default() }),

@@ -131,6 +131,7 @@ mod tests {
             session_bits: crate::config::settings::SESSION_BITS,
             regions: vec![],
             streams: vec![],
+            events: vec![],
             records: vec![],
             modified,
             digest,

@@ -76,7 +76,7 @@ impl Rig {
             tally: Arc::clone(&tally),
             beats: Beats::default(),
             loads: Default::default(),
-            keeper,
+            keeper: Arc::new(keeper),
             restored,
             helm: None,
         };
@@ -283,7 +283,7 @@ impl Rig {
         let (keeper, restored) = Keeper::start(state);
         self.journal = restored.journal.clone();
         let parts = self.parts.as_mut().unwrap();
-        (parts.keeper, parts.restored) = (keeper, restored);
+        (parts.keeper, parts.restored) = (Arc::new(keeper), restored);
     }
 
     /// Returns once the loop has let go of its state.

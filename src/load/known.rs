@@ -98,8 +98,9 @@ impl Known {
         let mut ids: HashMap<(Arc<str>, Vec<MachineId>), RegionId> = HashMap::new();
         for (fleet, zone) in fleets {
             let regions = regions_of(zone).iter().enumerate();
-            let of_zone: Arc<[RegionId]> =
-                regions.map(|(r, region)| known.region(region, size(of(zone), region), (zone, r as u8), &mut ids)).collect();
+            let of_zone: Arc<[RegionId]> = regions
+                .map(|(r, region)| known.region(region, size(of(zone), region), (zone, r as u8), &mut ids))
+                .collect();
             for zone in snapshot.zones_of(fleet) {
                 known.by_zone.insert(snapshot.zones()[zone as usize].zone.label(), Arc::clone(&of_zone));
             }

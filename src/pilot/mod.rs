@@ -21,7 +21,7 @@ pub mod publish;
 pub mod run;
 pub mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,6 +90,11 @@ impl Pilot {
         if let Some(snapshot) = &self.snapshot {
             self.runs.iter_mut().for_each(|run| run.price(snapshot, costs));
         }
+    }
+
+    /// All answers of these groups are to be brief from now on, and those of no others but where a region is nearly full.
+    pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
+        self.runs.iter_mut().for_each(|run| run.be_brief(groups));
     }
 
     /// Whether anything is steered by load.

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::directory::{Directory, PATIENCE};
 use super::file::{self, Fault, Kind};
 use super::verdicts::{Ramp, Remembered, Saved};
+use crate::demand::profile;
 use crate::journal::log::Log;
 use crate::journal::{self, Entry, Journal, Note};
 use crate::orders::Book;
@@ -36,6 +37,7 @@ pub struct Restored {
     pub orders: Book,
     pub verdicts: Vec<Saved>,
     pub ramps: Vec<Ramp>,
+    pub demand: profile::Saved,
     pub journal: Journal,
 }
 
@@ -81,6 +83,7 @@ impl Keeper {
         let journal = Journal::after(tail.entries, tail.last, Some(Box::new(move |entry| sink.entry(entry))));
         let orders = or_empty(orders, &journal);
         let Remembered { verdicts, ramps } = or_empty(remembered, &journal);
+        let demand = or_empty(file::read(directory.path(), Kind::Demand), &journal);
 
         let writer = Writer { path: directory.path().to_owned(), outbox: Arc::clone(&outbox), log };
         let writer = thread::Builder::new().name("state".to_owned()).spawn(move || writer.run());
@@ -89,13 +92,18 @@ impl Keeper {
             outbox.lock().closed = true;
         }
         let kept = Kept { directory, outbox, orders: Mutex::new(()), writer: writer.ok() };
-        (Keeper { kept: Ok(kept) }, Restored { orders, verdicts, ramps, journal })
+        (Keeper { kept: Ok(kept) }, Restored { orders, verdicts, ramps, demand, journal })
     }
 
     /// Keeps nothing beyond the end of the process.
     pub fn in_memory() -> (Keeper, Restored) {
-        let restored =
-            Restored { orders: Book::default(), verdicts: vec![], ramps: vec![], journal: Journal::in_memory() };
+        let restored = Restored {
+            orders: Book::default(),
+            verdicts: vec![],
+            ramps: vec![],
+            demand: profile::Saved::default(),
+            journal: Journal::in_memory(),
+        };
         (Keeper { kept: Err("there is no state directory".into()) }, restored)
     }
 
@@ -122,6 +130,13 @@ impl Keeper {
         if let Ok(kept) = &self.kept {
             kept.outbox.verdicts(remembered);
         }
+    }
+
+    /// Writes what is learnt of demand, over what was written before. In memory only, there is nothing to do. Blocks on the
+    /// disk as [`Keeper::save_orders`] does: for a thread that nobody waits for, and one at a time.
+    pub fn save_demand(&self, demand: &profile::Saved) -> io::Result<()> {
+        let Ok(kept) = &self.kept else { return Ok(()) };
+        file::write(kept.directory.path(), Kind::Demand, demand)
     }
 
     /// Entries of the journal that were not written, since the start.

@@ -279,6 +279,7 @@ fn bare_zone(apex: &str) -> Zone {
         session_bits: meridian::config::settings::SESSION_BITS,
         regions: Vec::new(),
         streams: Vec::new(),
+        events: Vec::new(),
         records: Vec::new(),
         modified: 0,
         digest: 0,
