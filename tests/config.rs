@@ -138,8 +138,8 @@ fn events_have_a_stream_a_time_and_an_expectation() {
         .collect();
     let expected = [
         "live 2100-11-28T18:00:00Z 2100-11-28T20:00:00Z Sessions(30000.0)",
-        "live 2100-11-28T20:00:00Z 2100-11-28T20:30:00Z Times(3.0)",
         "other 2100-11-28T20:00:00Z 2100-11-29T00:00:00Z Times(1.5)",
+        "live 2100-11-28T20:00:00Z 2100-11-28T20:30:00Z Times(3.0)",
     ];
     assert_eq!(events, expected);
 }
