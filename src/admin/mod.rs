@@ -10,6 +10,7 @@
 //! | `GET /v1/events?after=&limit=` | the journal, as a list or as server-sent events ([`events`]) |
 //! | `GET`, `POST /v1/orders`, `DELETE /v1/orders/ID` | the operator's orders ([`orders`]) |
 //! | `POST /v1/undrain`, `POST /v1/unforce` | ends all such orders of a subject |
+//! | `POST /v1/rtt` | measured round-trip times, as JSON lines ([`rtt`]) |
 //! | `POST /v1/reload` | loads everything anew and tells the outcome |
 //!
 //! [`listen`] bounds what clients can take, [`access`] who may do what. Errors are `{"error": "…"}`.
@@ -23,6 +24,7 @@ pub mod listen;
 pub mod metrics;
 pub mod orders;
 pub mod rates;
+pub mod rtt;
 pub mod status;
 
 use std::sync::Arc;

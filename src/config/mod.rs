@@ -14,12 +14,14 @@ pub mod geoip;
 pub mod load;
 pub mod names;
 pub mod node;
+pub mod rtt;
 pub mod settings;
 
 mod aliases;
 mod check;
 mod from;
 mod heartbeat;
+pub mod money;
 mod records;
 mod region;
 mod rules;

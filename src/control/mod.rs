@@ -14,6 +14,7 @@
 
 pub mod aside;
 mod hands;
+pub mod learned;
 pub mod load;
 mod memory;
 mod notes;

@@ -67,13 +67,6 @@ pub enum Level {
     Cell(Square, Option<CountryCode>, Option<u32>),
 }
 
-impl Level {
-    /// Whether it holds residuals, in ms, rather than round-trip times.
-    pub(super) fn is_penalty(self) -> bool {
-        matches!(self, Level::Country(_) | Level::Asn(_))
-    }
-}
-
 /// As the state directory has it: `cell 25 -1 GB 2856`, `-` for what is not known.
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -80,7 +80,7 @@ struct Ids {
 type Name = (Option<Arc<str>>, Arc<str>);
 
 /// All that was learned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Learned {
     regions: HashMap<Name, RegionId>,
     next_region: u32,
@@ -103,10 +103,25 @@ pub enum Changed {
     All,
 }
 
+impl Default for Learned {
+    fn default() -> Learned {
+        Learned::new()
+    }
+}
+
 impl Learned {
     pub fn new() -> Learned {
-        // The first who asks has seen nothing.
-        Learned { generation: 1, ..Learned::default() }
+        Learned {
+            regions: HashMap::new(),
+            next_region: 0,
+            slots: Map::default(),
+            doors: Doors::default(),
+            table: Table::default(),
+            // Who asks first has seen generation 0, that is nothing.
+            generation: 1,
+            changes: VecDeque::new(),
+            forgotten: 0,
+        }
     }
 
     /// Takes an imported table in place of the one before. Costs nothing of the samples.
