@@ -78,10 +78,11 @@ pub fn parse(path: &Path, bytes: &[u8]) -> (Vec<Imported>, Vec<Diagnostic>) {
     // Rows of another length are told as such, and do not end the reading.
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes);
     let mut records = reader.records();
+    let mut lines = Lines { text: bytes, at: 0, line: 1 };
     let columns = match records.next() {
         Some(Ok(header)) => columns(&header, &mut faults),
         Some(Err(error)) => {
-            faults.csv(&error);
+            faults.csv(&error, &mut lines);
             None
         }
         None => {
@@ -97,11 +98,11 @@ pub fn parse(path: &Path, bytes: &[u8]) -> (Vec<Imported>, Vec<Diagnostic>) {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                faults.csv(&error);
+                faults.csv(&error, &mut lines);
                 continue;
             }
         };
-        let line = line_of(record.position());
+        let line = lines.of(record.position());
         if rows.len() >= MAX_ROWS {
             let fault = faults.add(line, format!("more than {MAX_ROWS} rows"));
             fault.help = Some("join neighbouring prefixes that have one round-trip time".to_owned());
@@ -201,8 +202,27 @@ fn finest(net: &IpNet) -> u8 {
     if net.addr().is_ipv4() { 24 } else { 48 }
 }
 
-fn line_of(position: Option<&csv::Position>) -> u32 {
-    position.map_or(1, |position| u32::try_from(position.line()).unwrap_or(u32::MAX))
+/// Counts lines by the place in the text: the reader's own count is one behind after CRLF and empty lines.
+struct Lines<'t> {
+    text: &'t [u8],
+    at: usize,
+    line: u32,
+}
+
+impl Lines<'_> {
+    /// Of a record that is no earlier than the last one asked for.
+    fn of(&mut self, position: Option<&csv::Position>) -> u32 {
+        let to = position.map_or(self.at, |position| usize::try_from(position.byte()).unwrap_or(usize::MAX));
+        while let Some(byte) = self.text.get(self.at) {
+            // A record's place may be before the line breaks that end the one before it.
+            if self.at >= to && !matches!(byte, b'\r' | b'\n') {
+                break;
+            }
+            self.line += u32::from(*byte == b'\n');
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 struct Faults {
@@ -223,12 +243,12 @@ impl Faults {
         self.list.last_mut().expect("one was pushed just now")
     }
 
-    fn csv(&mut self, error: &csv::Error) {
+    fn csv(&mut self, error: &csv::Error, lines: &mut Lines<'_>) {
         let what = match error.kind() {
             csv::ErrorKind::Utf8 { .. } => "not UTF-8 text".to_owned(),
             _ => error.to_string(),
         };
-        self.add(line_of(error.position()), what);
+        self.add(lines.of(error.position()), what);
     }
 
     fn finish(mut self) -> Vec<Diagnostic> {

@@ -3,6 +3,7 @@
 //! A line of text for each level and region, so that a full table stays within what a state file may hold. Whatever a
 //! file says, what is read from it keeps every bound.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -68,9 +69,7 @@ impl Learned {
             learned.regions.insert((named.zone.clone(), Arc::clone(&named.name)), RegionId(named.id));
             learned.next_region = learned.next_region.max(named.id.saturating_add(1));
         }
-        let is_region = |learned: &Learned, id| learned.regions.values().any(|known| *known == RegionId(id));
-        let known: std::collections::HashSet<u32> =
-            saved.regions.iter().map(|named| named.id).filter(|id| is_region(&learned, *id)).collect();
+        let known: HashSet<u32> = learned.regions.values().map(|id| id.0).collect();
         for (of, slot) in saved.levels.iter().take(MAX_SLOTS).filter_map(|text| read(text, now_s)) {
             if known.contains(&of.1.0) {
                 learned.slots.insert(of, slot);
@@ -109,7 +108,7 @@ fn read(text: &str, now: i64) -> Option<((Level, RegionId), Slot)> {
     let (loss_n, loss_sum) = (weight(loss_n)?, weight(loss_sum)?);
     let slot = Slot {
         sketch,
-        at: at.parse::<i64>().ok()?.min(now),
+        at: time(at, now)?,
         loss_n,
         loss_sum: loss_sum.min(loss_n * super::slot::MAX_LOSS as f32),
         reporters: reporters.collect::<Option<Vec<_>>>()?,
@@ -118,9 +117,14 @@ fn read(text: &str, now: i64) -> Option<((Level, RegionId), Slot)> {
     Some(((level.parse().ok()?, RegionId(region.parse().ok()?)), slot))
 }
 
+/// Within what can be reckoned with.
+fn time(text: &str, now: i64) -> Option<i64> {
+    text.parse::<i64>().ok().map(|at| at.clamp(0, now.max(0)))
+}
+
 fn read_prefix(text: &str, now: i64) -> Option<((Block, RegionId), Said)> {
     let [block, region, weight, at] = text.splitn(5, '|').collect::<Vec<_>>()[..] else { return None };
     let weight: f32 = weight.parse().ok().filter(|weight| (0.0..=MAX_N).contains(weight))?;
-    let said = Said::new(weight, at.parse::<i64>().ok()?.min(now));
+    let said = Said::new(weight, time(at, now)?);
     Some(((Block(u64::from_str_radix(block, 16).ok()?), RegionId(region.parse().ok()?)), said))
 }

@@ -307,13 +307,13 @@ fn only_what_changed_is_computed_again() {
         assert!((matrix.row(i)[0] - exact).abs() < 0.01 && (matrix.row(i)[1] - exact + 5.0).abs() < 0.01);
     }
     assert!(matrix.refresh(&mut learned, at(0)).is_empty());
-    feed(&mut learned, cells[42], 0..20, 300.0, 0);
+    feed(&mut learned, cells[42], 0..200, 300.0, 0);
     let moved = matrix.refresh(&mut learned, at(0));
     let same_square: Vec<u32> = (0..200).filter(|i| cells[*i as usize].square == cells[42].square).collect();
     assert_eq!(moved, same_square);
     assert!((matrix.row(42)[0] - cost(&learned, cells[42], 0).ms as f32).abs() < 2.0);
     assert!(matrix.refresh(&mut learned, at(0)).is_empty());
-    feed(&mut learned, cells[42], 20..21, 300.0, 0);
+    feed(&mut learned, cells[42], 200..201, 300.0, 0);
     assert!(matrix.refresh(&mut learned, at(0)).is_empty(), "less than 2 ms is not passed on");
     assert!(!matrix.refresh_all(&mut learned, at(40 * HOUR)).is_empty(), "what has aged is found by looking at all");
 }
@@ -340,13 +340,13 @@ fn forty_thousand_cells_and_sixteen_regions_take_no_time_worth_naming() {
 #[test]
 fn floods_of_places_names_and_prefixes_stay_within_their_bounds() {
     let mut learned = Learned::new();
-    for n in 0..60_000u32 {
+    for n in 0..90_000u32 {
         let client = Key::new(point(f64::from(n % 170) - 85.0, f64::from(n % 359) - 179.0), None, Some(n));
         learned.feed(&sample(client, n, 40.0), at(i64::from(n) / 1000)).unwrap();
         learned.feed(&sample(client, 100_000 + n, 40.0), at(i64::from(n) / 1000)).unwrap();
     }
     assert!(learned.len() <= MAX_SLOTS && learned.changes.len() <= MAX_CHANGES);
-    let newest = Level::Asn(59_999);
+    let newest = Level::Asn(89_999);
     assert!(learned.slots.keys().any(|(level, _)| *level == newest), "those fed longest ago go first");
     assert!(!learned.slots.keys().any(|(level, _)| *level == Level::Asn(1)));
     let mut names = Learned::new();
