@@ -155,7 +155,8 @@ fn measure(world: &str) {
     let read = memory().0;
     let database = Arc::clone(&files.database);
     let gate = Arc::new(meridian::admin::access::Gate::new(files.node.access.clone(), ([127, 0, 0, 1], 0).into()));
-    let (loader, Loaded { snapshot, .. }) = timed("first snapshot, compiled", || Loader::new(sources, files, gate));
+    let (loader, Loaded { snapshot, .. }) =
+        timed("first snapshot, compiled", || Loader::new(sources, files, gate, Arc::default()));
     let compiled = memory().0;
     let served: Vec<Served> = snapshot.zones().to_vec();
     let (zones, names, targets) = (served.len(), snapshot.streams().len(), snapshot.targets().len());

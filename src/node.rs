@@ -28,6 +28,7 @@ use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::{Heartbeat, Node as Settings};
 use crate::control::helm::{self, Helm};
+use crate::control::learned;
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::senses::{Live, Taps};
 use crate::control::watch::Watcher;
@@ -117,6 +118,9 @@ pub struct Node {
     running: Running,
     control: JoinHandle<()>,
     http: JoinHandle<()>,
+    learning: JoinHandle<()>,
+    /// What measured round-trip times taught.
+    pub learned: learned::Shared,
 }
 
 /// Starts a node and returns once it answers. `routes` are added to the admin address.
@@ -151,10 +155,18 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
 
     let gate = Arc::new(Gate::new(access, admin_address));
     let on_load = Arc::clone(&gate);
-    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
-    warnings.iter().for_each(control::log);
     let (keeper, mut restored) = blocking(move || Keeper::start(&state)).await?;
     let keeper = Arc::new(keeper);
+    let shelf = keeper.shelf();
+    let learned = blocking({
+        let (shelf, journal) = (shelf.clone(), restored.journal.clone());
+        move || learned::restore(shelf.as_ref(), &journal)
+    })
+    .await?;
+    let import = Arc::clone(&learned);
+    let (loader, Loaded { snapshot, warnings, seen }) =
+        blocking(move || Loader::new(sources, files, on_load, import)).await?;
+    warnings.iter().for_each(control::log);
     let journal = restored.journal.clone();
     let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
@@ -235,6 +247,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),
     };
+    let routes = routes.merge(admin::rtt::router(Arc::clone(&learned), events.clone()));
+    let learning = tokio::spawn(learned::keep(Arc::clone(&learned), shelf, stop.clone()));
     let tls = gate.acceptor();
     let http = tokio::spawn(admin::listen::serve(listener, tls, admin::router(state, routes), stop.clone()));
 
@@ -260,7 +274,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         "answering"
     );
     drop(now);
-    Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http })
+    Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http, learning, learned })
 }
 
 async fn bind(
@@ -287,6 +301,7 @@ impl Node {
         // Each ends by the same token; a panic of theirs was logged and changes nothing any more.
         let _ = self.http.await;
         let _ = self.control.await;
+        let _ = self.learning.await;
     }
 }
 

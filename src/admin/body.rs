@@ -20,6 +20,11 @@ pub fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(json!({ "error": error.into() }))).into_response()
 }
 
+/// Reads a body as `T`. Errors: the answer to give. Waits three seconds at most.
+pub async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+    parse(&bytes(body, BODY_BYTES).await?).map_err(|what| refuse(StatusCode::BAD_REQUEST, what))
+}
+
 /// Reads a body of at most `most` bytes. Errors: the answer to give. Waits three seconds at most.
 pub async fn bytes(body: Body, most: usize) -> Result<Bytes, Response> {
     match timeout(BODY_TIME, to_bytes(body, most)).await {
@@ -31,12 +36,6 @@ pub async fn bytes(body: Body, most: usize) -> Result<Bytes, Response> {
         }
         Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
     }
-}
-
-/// Reads a body as `T`; see [`bytes`].
-pub async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
-    let bytes = bytes(body, BODY_BYTES).await?;
-    parse(&bytes).map_err(|what| refuse(StatusCode::BAD_REQUEST, what))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

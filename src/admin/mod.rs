@@ -11,6 +11,7 @@
 //! | `GET`, `POST /v1/orders`, `DELETE /v1/orders/ID` | the operator's orders ([`orders`]) |
 //! | `POST /v1/undrain`, `POST /v1/unforce` | ends all such orders of a subject |
 //! | `POST /v1/load` | reports of servers and regions ([`load`]) |
+//! | `POST /v1/rtt` | measured round-trip times, as JSON lines ([`rtt`]) |
 //! | `POST /v1/reload` | loads everything anew and tells the outcome |
 //!
 //! [`listen`] bounds what clients can take, [`access`] who may do what. Errors are `{"error": "…"}`.
@@ -25,6 +26,7 @@ pub mod load;
 pub mod metrics;
 pub mod orders;
 pub mod rates;
+pub mod rtt;
 pub mod status;
 
 use std::sync::Arc;

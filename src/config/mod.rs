@@ -15,6 +15,7 @@ pub mod load;
 mod load_source;
 pub mod names;
 pub mod node;
+pub mod rtt;
 pub mod settings;
 
 mod aliases;
@@ -23,6 +24,7 @@ mod check;
 mod event;
 mod from;
 mod heartbeat;
+pub mod money;
 mod records;
 mod region;
 mod rules;

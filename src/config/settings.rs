@@ -398,6 +398,8 @@ pub struct Node {
     pub tcp: TcpLimits,
     /// `None`: no heartbeats are received.
     pub heartbeat: Option<Heartbeat>,
+    /// A table of round-trip times, CSV.
+    pub rtt: Option<PathBuf>,
 }
 
 /// Where heartbeats are received, and whose.
@@ -434,6 +436,7 @@ impl Node {
             access: self.access,
             tcp: self.tcp,
             heartbeat: self.heartbeat,
+            rtt: self.rtt,
         }
     }
 }

@@ -15,6 +15,7 @@
 pub mod aside;
 mod hands;
 pub mod helm;
+pub mod learned;
 pub mod load;
 mod memory;
 mod notes;

@@ -32,6 +32,8 @@ pub enum Kind {
     Verdicts,
     Serials,
     Demand,
+    /// Learned round-trip times.
+    Rtt,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Verdicts => "verdicts",
             Kind::Serials => "serials",
             Kind::Demand => "demand",
+            Kind::Rtt => "rtt",
         }
     }
 
@@ -117,7 +120,7 @@ pub fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let ours = [Kind::Orders, Kind::Verdicts, Kind::Serials, Kind::Demand]
+        let ours = [Kind::Orders, Kind::Verdicts, Kind::Serials, Kind::Demand, Kind::Rtt]
             .iter()
             .any(|kind| name.to_string_lossy().starts_with(&format!("{}.new", kind.file_name())));
         if ours {

@@ -12,6 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 use super::directory::{Directory, PATIENCE};
@@ -112,6 +114,11 @@ impl Keeper {
         self.kept.as_ref().ok().map(|kept| kept.directory.path())
     }
 
+    /// For what is kept beside orders and verdicts; `None`: in memory only.
+    pub fn shelf(&self) -> Option<Shelf> {
+        self.kept.as_ref().ok().map(|kept| Shelf(Arc::clone(&kept.directory)))
+    }
+
     /// Why nothing is kept over a restart; `None`: it is.
     pub fn not_kept(&self) -> Option<Arc<str>> {
         self.kept.as_ref().err().cloned()
@@ -142,6 +149,23 @@ impl Keeper {
     /// Entries of the journal that were not written, since the start.
     pub fn unwritten(&self) -> u64 {
         self.kept.as_ref().map_or(0, |kept| kept.outbox.lock().unwritten)
+    }
+}
+
+/// Files of the state directory that somebody else than the keeper reads and writes, each of them one alone. The
+/// directory stays locked as long as there is one.
+#[derive(Clone)]
+pub struct Shelf(Arc<Directory>);
+
+impl Shelf {
+    /// What is there; nothing, with a word in log and journal, where it cannot be read. Blocks on the file system.
+    pub fn read<T: DeserializeOwned + Default>(&self, kind: Kind, journal: &Journal) -> T {
+        or_empty(file::read(self.0.path(), kind), journal)
+    }
+
+    /// Blocks until the disk holds it.
+    pub fn write<T: Serialize>(&self, kind: Kind, content: &T) -> io::Result<()> {
+        file::write(self.0.path(), kind, content)
     }
 }
 
