@@ -190,7 +190,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let remembered = std::mem::take(&mut restored.demand);
     let helm = helm::Parts {
         pilot: Pilot::restored(remembered.pilot.clone()),
-        senses: Box::new(Live::new(taps.clone(), Arc::clone(&keeper), remembered)),
+        senses: Box::new(Live::new(taps.clone(), Arc::clone(&keeper), remembered, Arc::clone(&learned))),
         published: Arc::clone(&published),
         load: loads.clone(),
         journal: journal.clone(),

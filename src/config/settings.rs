@@ -16,6 +16,7 @@ use super::admin::Access;
 use super::diagnostic::At;
 use crate::geo::{Match, Point};
 use crate::load::report::exposition::Wanted;
+use crate::steering::money::Money;
 use crate::zone::Rrset;
 
 /// More regions in one zone are refused: a live mask is one 64-bit word.
@@ -45,6 +46,8 @@ pub struct Zone {
     pub min_regions: u8,
     /// Bits/s of one viewer, above 0.
     pub session_bits: f64,
+    /// How much farther a viewer may be sent to save money. `None`: not at all.
+    pub money: Option<Money>,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
     /// In the order of their starts; no two of one stream at one time.

@@ -13,7 +13,8 @@ use super::records::PlacedRrset;
 use super::region::RegionSpec;
 use super::settings::{Event, Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
 use super::tree::{File, Item, Placed, Table};
-use super::{capacity, event, names, records, region, rules, stream, syntax, units};
+use super::{capacity, event, money, names, records, region, rules, stream, syntax, units};
+use crate::steering::money::Money;
 
 /// What `meridian.toml` gives to every zone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +27,7 @@ pub struct Shared {
 }
 
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
-const TOP: [&str; 7] = ["zone", "ns", "contact", "ttl", "soa", "min_regions", "session"];
+const TOP: [&str; 8] = ["zone", "ns", "contact", "ttl", "soa", "min_regions", "session", "money"];
 
 pub(super) fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
     TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
@@ -81,6 +82,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     let min_regions =
         table.take("min_regions").and_then(|item| item.integer(1..=MAX_REGIONS as i64).map(|n| item.placed(n as u8)));
     let session = table.take("session").and_then(|item| capacity::session(&item));
+    let money = table.take("money").and_then(|item| money::read(&item));
     let check =
         table.take("check").and_then(|item| Some((item.key_at(), CheckSpec::read(item.table()?, belongs_above))));
     let regions = table.take("region").and_then(|item| item.table());
@@ -149,6 +151,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         soa,
         min_regions: min_regions.map_or(1, |min| min.value),
         session_bits: session.unwrap_or(SESSION_BITS),
+        money,
     };
     (placed, Some(assemble(file, whole, regions, streams, events, records, &used)))
 }
@@ -364,6 +367,7 @@ struct Whole {
     soa: Soa,
     min_regions: u8,
     session_bits: f64,
+    money: Option<Money>,
 }
 
 /// Regions that nobody uses are left out, so positions move.
@@ -390,7 +394,7 @@ fn assemble(
             *region = moved.get(region).copied().unwrap_or_default();
         }
     }
-    let Whole { apex, ns, soa, min_regions, session_bits } = whole;
+    let Whole { apex, ns, soa, min_regions, session_bits, money } = whole;
     Zone {
         name: apex,
         file: file.path.clone(),
@@ -398,6 +402,7 @@ fn assemble(
         soa,
         min_regions,
         session_bits,
+        money,
         regions,
         streams,
         events,

@@ -17,6 +17,7 @@ mod hands;
 pub mod helm;
 pub mod learned;
 pub mod load;
+pub mod measured;
 mod memory;
 mod notes;
 mod orders;

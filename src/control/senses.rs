@@ -15,9 +15,11 @@ use crate::pilot::{Demand, Pilot, View};
 use crate::server::tap::Reader;
 use crate::snapshot::Snapshot;
 use crate::state::keeper::Keeper;
-use crate::steering::cost::{Costs, Distance};
+use crate::steering::cost::Costs;
 
 use super::helm::Senses;
+use super::learned::Shared;
+use super::measured::Measured;
 
 /// Queries/s of a group of which nothing is known.
 const PRIOR: f64 = 0.1;
@@ -47,6 +49,7 @@ pub struct Live {
     estimator: Option<Estimator>,
     snapshot: Option<Arc<Snapshot>>,
     rates: Rates,
+    measured: Measured,
     view: View,
     written: Option<Instant>,
 }
@@ -63,7 +66,7 @@ impl Demand for Rates {
 
 impl Live {
     /// `saved`: what was learned before the last stop.
-    pub fn new(taps: Taps, keeper: Arc<Keeper>, saved: Saved) -> Live {
+    pub fn new(taps: Taps, keeper: Arc<Keeper>, saved: Saved, learned: Shared) -> Live {
         Live {
             taps,
             keeper,
@@ -71,6 +74,7 @@ impl Live {
             estimator: None,
             snapshot: None,
             rates: Rates::default(),
+            measured: Measured::new(learned),
             view: View::default(),
             written: None,
         }
@@ -167,7 +171,7 @@ impl Senses for Live {
         if self.rates.0.is_empty() || has_events {
             self.work_out(snapshot, at);
         }
-        false
+        self.measured.look(at)
     }
 
     fn demand(&self) -> &dyn Demand {
@@ -175,7 +179,7 @@ impl Senses for Live {
     }
 
     fn costs(&self) -> &dyn Costs {
-        &Distance
+        &self.measured
     }
 
     fn brief(&self, at: Timestamp) -> BTreeSet<u32> {

@@ -93,7 +93,6 @@ impl<'a> Rates<'a> {
         Rates { shape, factor }
     }
 
-
     /// Of one cell; 0 beyond the last.
     pub fn at(self, cell: usize) -> f64 {
         self.shape.get(cell).map_or(0.0, |shape| shape * self.factor)

@@ -17,6 +17,8 @@ pub fn predicted_ms(client: Point, region: Point) -> f64 {
 /// A region, as far as costs depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
+    /// Of a zone that has it: in lower case, without the final dot.
+    pub zone: &'a str,
     pub name: &'a str,
     pub location: Option<Point>,
 }
