@@ -235,6 +235,7 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         keeper: Arc::new(keeper),
         restored,
         helm: None,
+        learned: None,
     };
     let stop = CancellationToken::new();
     let _inside = runtime.enter();

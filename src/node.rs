@@ -210,6 +210,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         keeper,
         restored,
         helm,
+        learned: Some(Arc::clone(&learned)),
     };
     if let Some((receiver, keys)) = receiver.zip(keys) {
         let (sender, told) = mpsc::channel(AGENT_EVENTS);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 
 use crate::config::settings::Family;
+use crate::control::learned::Shared;
 use crate::health::judge::Ruling;
 use crate::health::{Target, Verdict};
 use crate::orders::Order;
@@ -108,6 +109,8 @@ pub struct View {
     pub not_kept: Option<Arc<str>>,
     /// What the pilot knows of loads and prices.
     pub steering: Arc<pilot::View>,
+    /// What was learned of round-trip times. `None`: nobody is told of any.
+    pub learned: Option<Shared>,
 }
 
 impl Belief {
@@ -126,6 +129,7 @@ impl View {
             order_status: Arc::default(),
             not_kept: None,
             steering: Arc::default(),
+            learned: None,
         }
     }
 }

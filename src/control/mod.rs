@@ -128,6 +128,7 @@ pub struct Parts {
     pub restored: Restored,
     /// `None`: nothing is steered by load.
     pub helm: Option<Helm>,
+    pub learned: Option<learned::Shared>,
 }
 
 /// Runs until `stop`. What is restored holds in the published snapshot once this returns.
@@ -155,6 +156,7 @@ struct Control {
     regions: Regions,
     memory: Memory,
     helm: Option<Helm>,
+    learned: Option<learned::Shared>,
     retired: Retired<Snapshot>,
     bin: Bin<Vec<Arc<Snapshot>>>,
     /// When regions on the move are moved on, and when the wall clock is looked at. Kept until then, whatever else
@@ -173,7 +175,7 @@ struct Control {
 impl Control {
     fn new(parts: Parts) -> Control {
         let Parts { published, load, watcher, prober, beats, loads, .. } = parts;
-        let Parts { verdicts, events, ledger, tally, keeper, restored, helm, .. } = parts;
+        let Parts { verdicts, events, ledger, tally, keeper, restored, helm, learned, .. } = parts;
         let snapshot = published.load_full();
         let now = now();
         let Restored { orders, verdicts: saved, ramps, journal, .. } = restored;
@@ -184,6 +186,7 @@ impl Control {
             regions: Regions::default(),
             memory: Memory::new(keeper),
             helm,
+            learned,
             retired: Retired::default(),
             bin: Bin::start(),
             step: None,
@@ -402,6 +405,7 @@ impl Control {
                     orders: self.desk.list(),
                     not_kept: self.desk.not_kept(),
                     order_status: Arc::new(self.desk.book().status(Timestamp::now())),
+                    learned: self.learned.clone(),
                     steering: self.helm.as_ref().map(|helm| helm.view().load_full()).unwrap_or_default(),
                 };
                 // Who asked may have gone.

@@ -79,6 +79,7 @@ impl Rig {
             keeper: Arc::new(keeper),
             restored,
             helm: None,
+            learned: None,
         };
         let journal = parts.restored.journal.clone();
         Rig { published, verdicts, events, tally, journal, parts: Some(parts), stop: CancellationToken::new() }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
@@ -9,8 +10,9 @@ use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
+use jiff::Timestamp;
 
-use super::load::{Prices, share};
+use super::load::{CostFacts, Prices, share};
 use super::{
     Answer, Basis, Explanation, Location, Question, RegionFacts, RuleFacts, SaidBy, ServerFacts, Steering, ZoneFacts,
 };
@@ -18,11 +20,13 @@ use crate::answer::trace::{Choosing, Given, Standing, Steered, trace};
 use crate::answer::{self, Client, Outcome, Transport};
 use crate::config::names;
 use crate::config::settings::{self, Family, Policy, Zone};
+use crate::control::measured::key;
 use crate::geo::{Database, Told};
 use crate::health::Verdict;
 use crate::snapshot::fleet::{Fleet, Member};
 use crate::snapshot::standing::{self, Forced, Share};
 use crate::snapshot::{Snapshot, SteeredName};
+use crate::steering::learn::Region;
 use crate::world::View;
 
 /// A block, where no client address can change the answer.
@@ -169,6 +173,19 @@ impl<'a> Chooser<'a> {
         }
     }
 
+    /// What was measured of the way there, if anything was.
+    fn cost(&self, standing: &Standing) -> Option<CostFacts> {
+        let learned = self.view.learned.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if learned.is_empty() {
+            return None;
+        }
+        let facts = self.view.snapshot.geography().facts.get(usize::from(self.choosing.cell.0))?;
+        let region = &self.zone.regions[usize::from(standing.ranked.region)];
+        let zone = self.zone.label();
+        let region = Region { zone: Some(&zone), name: &region.name, location: region.location };
+        Some(learned.cost(&key(facts), &region, Timestamp::now()).into())
+    }
+
     fn name(&self, region: u8) -> String {
         self.zone.regions[usize::from(region)].name.to_string()
     }
@@ -188,6 +205,7 @@ impl<'a> Chooser<'a> {
             up: self.view.snapshot.up(self.choosing.stream, self.choosing.family) >> region & 1 == 1,
             mode: self.standing(region).describe().to_owned(),
             share_allowed: self.standing(region).share.part(),
+            cost: standing.and_then(|standing| self.cost(standing)),
             load: (self.prices.as_ref().zip(standing))
                 .and_then(|(prices, standing)| prices.facts(standing, &self.choosing.ranking)),
             chosen: chosen.is_some(),

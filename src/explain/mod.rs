@@ -8,7 +8,7 @@ pub mod ask;
 pub mod load;
 pub mod show;
 
-use load::LoadFacts;
+use load::{CostFacts, LoadFacts};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +128,9 @@ pub struct RegionFacts {
     /// Where the stream is steered by load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadFacts>,
+    /// Where round-trip times were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostFacts>,
     pub chosen: bool,
     /// Why it was chosen, or why it lost.
     pub why: String,

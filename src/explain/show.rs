@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::load::CostFacts;
 use super::{Basis, Explanation, Location, RegionFacts, ServerFacts, Steering};
 
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -96,12 +97,31 @@ impl Steering {
             writeln!(f, "  {}", line.trim_end())?;
         }
         writeln!(f)?;
+        for region in &self.regions {
+            if let Some(cost) = region.cost.filter(|cost| cost.samples >= 1.0) {
+                cost.write(f, &region.name)?;
+            }
+        }
         for region in self.regions.iter().filter(|region| region.chosen || !region.up) {
             for server in &region.servers {
                 server.write(f, &region.name, at)?;
             }
         }
         Ok(())
+    }
+}
+
+impl CostFacts {
+    fn write(&self, f: &mut fmt::Formatter<'_>, region: &str) -> fmt::Result {
+        let CostFacts { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd } = self;
+        let parts = [(country_ms, "country"), (asn_ms, "network"), (measured_ms, "measured"), (loss_ms, "loss")];
+        let parts = parts.iter().filter(|(ms, _)| ms.abs() >= 0.5).map(|(ms, name)| format!(" {ms:+.0} {name}"));
+        let parts = parts.collect::<String>();
+        writeln!(
+            f,
+            "  {region}  {distance_ms:.0} ms by distance{parts}; {samples:.0} measurements, ± {:.0} %",
+            sd * 100.0
+        )
     }
 }
 
@@ -203,6 +223,7 @@ mod tests {
             mode: "steady".into(),
             share_allowed: 1.0,
             load: None,
+            cost: None,
             up,
             chosen,
             why: why.into(),
