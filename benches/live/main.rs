@@ -24,7 +24,7 @@ use viewers::{Population, Viewers};
 /// Region, city, part of all capacity.
 const REGIONS: [(&str, &str, f64); 6] = [
     ("us-east", "Ashburn", 0.26),
-    ("us-west", "San Jose", 0.12),
+    ("us-west", "San Jose, US", 0.12),
     ("eu", "Frankfurt", 0.26),
     ("sa", "São Paulo", 0.10),
     ("ap-north", "Tokyo", 0.16),
@@ -33,7 +33,7 @@ const REGIONS: [(&str, &str, f64); 6] = [
 /// Mean length of a session, s.
 const DWELL_S: f64 = 60.0;
 /// Sessions that the steady rate makes, as a part of all capacity.
-const FULL: f64 = 0.55;
+const FULL: f64 = 0.42;
 
 struct Options {
     rate: f64,

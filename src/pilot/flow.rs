@@ -23,16 +23,33 @@ const STRIDE_S: f64 = 10.0;
 /// Fewer starts/s are no ground to learn from.
 const LEAST_RATE: f64 = 1e-3;
 
-/// A rate that forgets exponentially.
+/// Queries/s are known only smoothed, rising and falling with these time constants ([`crate::demand::estimate`]), s. Starts
+/// have to lag as much, or the scale would be too high whenever demand grows.
+const LAG_S: (f64, f64) = (30.0, 120.0);
+
+/// A rate that forgets exponentially, from nothing on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Smooth {
-    value: Option<f64>,
+    value: f64,
 }
 
 impl Smooth {
     fn feed(&mut self, value: f64, memory_s: f64, elapsed_s: f64) {
-        let part = -(-elapsed_s / memory_s).exp_m1();
-        self.value = Some(self.value.map_or(value, |before| before + part * (value - before)));
+        self.value += -(-elapsed_s / memory_s).exp_m1() * (value - self.value);
+    }
+}
+
+/// Starts/s as slow as queries/s are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lagging {
+    value: f64,
+}
+
+impl Lagging {
+    fn feed(&mut self, value: f64, elapsed_s: f64) -> f64 {
+        let memory = if value > self.value { LAG_S.0 } else { LAG_S.1 };
+        self.value += -(-elapsed_s / memory).exp_m1() * (value - self.value);
+        self.value
     }
 }
 
@@ -41,8 +58,11 @@ impl Smooth {
 pub struct Flow {
     /// Sessions when the rate of their change was last taken.
     before: Option<(f64, Instant)>,
-    fed: Option<Instant>,
+    /// Of the stride that goes on: how often it was fed, the sum of queries/s, and of starts/s with their number.
+    stride: (u32, f64, f64, u32),
     /// Starts/s, as reported or as sessions grow.
+    lagging: Lagging,
+    /// The same, over the time in which the scale is learned.
     starts: Smooth,
     /// Starts/s that the queries would make at a scale of 1.
     asked: Smooth,
@@ -56,7 +76,8 @@ impl Default for Flow {
     fn default() -> Flow {
         Flow {
             before: None,
-            fed: None,
+            stride: Default::default(),
+            lagging: Lagging::default(),
             starts: Smooth::default(),
             asked: Smooth::default(),
             dwell_s: DWELL_S,
@@ -83,53 +104,52 @@ impl Flow {
         self.known.then_some(self.scale)
     }
 
-    /// Starts/s; `None` as long as no report told.
-    pub fn starts(&self) -> Option<f64> {
-        self.starts.value
-    }
-
     /// Takes in what is believed of the region now. `asked`: queries/s that were sent there.
     pub fn feed(&mut self, state: &State, asked: f64, now: Instant) {
-        let elapsed = self.fed.map_or(1.0, |fed| now.saturating_duration_since(fed).as_secs_f64());
-        self.fed = Some(now);
         // Predictions follow from what is learned here: nothing is to be learned from them.
         let fresh = state.age.is_some_and(|age| age.as_secs_f64() <= STRIDE_S);
         let Some(sessions) = state.sessions.filter(|sessions| fresh && sessions.is_finite()) else {
-            self.before = None;
+            (self.before, self.stride) = (None, Default::default());
             return;
         };
         let Some((before, at)) = self.before else {
             self.before = Some((sessions, now));
             return;
         };
-        if asked.is_finite() && asked >= 0.0 {
-            self.asked.feed(asked, SCALE_MEMORY_S, elapsed);
+        let sound = |rate: f64| if rate.is_finite() { rate.max(0.0) } else { 0.0 };
+        let (count, queries, starts, told) = &mut self.stride;
+        (*count, *queries) = (*count + 1, *queries + sound(asked));
+        if let Some(rate) = state.starts_per_s {
+            (*starts, *told) = (*starts + sound(rate), *told + 1);
         }
-        if let Some(starts) = state.starts_per_s.filter(|starts| starts.is_finite()) {
-            self.starts.feed(starts, SCALE_MEMORY_S, elapsed);
+        let length_s = now.saturating_duration_since(at).as_secs_f64();
+        if length_s >= STRIDE_S {
+            self.end_stride(before, sessions, length_s);
+            (self.before, self.stride) = (Some((sessions, now)), Default::default());
         }
-        let stride = now.saturating_duration_since(at).as_secs_f64();
-        if stride >= STRIDE_S {
-            let growth = (sessions - before) / stride;
-            self.before = Some((sessions, now));
-            match state.starts_per_s {
+    }
+
+    fn end_stride(&mut self, before: f64, sessions: f64, length_s: f64) {
+        let (count, queries, starts, told) = self.stride;
+        let growth = (sessions - before) / length_s;
+        let starts = match told {
+            0 => (growth + sessions / self.dwell_s).max(0.0),
+            told => {
+                let starts = starts / f64::from(told);
                 // What does not stay of those who come has left.
-                Some(starts) if starts - growth > LEAST_RATE => {
+                if starts - growth > LEAST_RATE {
                     let dwell = (before + sessions) / 2.0 / (starts - growth);
-                    let part = -(-stride / DWELL_MEMORY_S).exp_m1();
+                    let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
                     self.dwell_s += part * (dwell.clamp(DWELL_RANGE.0, DWELL_RANGE.1) - self.dwell_s);
                 }
-                Some(_) => {}
-                None => {
-                    let starts = (growth + sessions / self.dwell_s).max(0.0);
-                    self.starts.feed(starts, SCALE_MEMORY_S, stride);
-                }
+                starts
             }
-        }
-        if let (Some(starts), Some(asked)) = (self.starts.value, self.asked.value)
-            && asked > LEAST_RATE
-        {
-            self.scale = (starts / asked).clamp(SCALE.0, SCALE.1);
+        };
+        let starts = self.lagging.feed(starts, length_s);
+        self.starts.feed(starts, SCALE_MEMORY_S, length_s);
+        self.asked.feed(queries / f64::from(count.max(1)), SCALE_MEMORY_S, length_s);
+        if self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE {
+            self.scale = (self.starts.value / self.asked.value).clamp(SCALE.0, SCALE.1);
             self.known = true;
         }
     }
@@ -175,7 +195,7 @@ mod tests {
     fn where_only_sessions_are_told_starts_follow_from_them() {
         let flow = run(7200, false);
         // 30,000 sessions are there in the end, which at 1200 s each are 25 starts/s.
-        assert!((flow.starts().unwrap() - 25.0).abs() < 1.0, "{flow:?}");
+        assert!((flow.scale().unwrap() - 5.0).abs() < 0.2, "{flow:?}");
         assert_eq!(flow.dwell_s(), DWELL_S);
     }
 
