@@ -21,6 +21,7 @@
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
 //! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
+//! * [`simulate`]: what would be, after a loss, with more viewers or other files.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`agent`]: heartbeats from beside a stream server.
 //! * `memory`: what a load needed and rest does not goes back to the system.
@@ -46,6 +47,7 @@ pub mod node;
 pub mod orders;
 pub mod pilot;
 pub mod server;
+pub mod simulate;
 pub mod snapshot;
 pub mod state;
 pub mod status;
