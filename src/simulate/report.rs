@@ -97,9 +97,8 @@ impl Side {
         let mut regions = bare(world, scene, settled, closed);
         let mut trips: Vec<Vec<(f32, f32)>> = vec![Vec::new(); world.regions.len()];
         let (mut sessions, mut served) = (0.0, 0.0);
-        for (group, count) in by_group(scene, demand) {
-            let flow = &settled.flows[group as usize];
-            for (cell, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        for (count, flow) in settled.sessions.iter().zip(&settled.flows) {
+            for (cell, weight) in weights.iter().enumerate().filter(|(_, weight)| count * **weight > 0.0) {
                 let viewers = count * weight;
                 sessions += viewers;
                 for &(key, part) in flow.cell(cell) {
@@ -200,17 +199,6 @@ fn bare(world: &World, scene: &Scene, settled: &Settled, closed: &[bool]) -> Vec
         }
     }
     regions
-}
-
-/// Sessions of each group.
-fn by_group(scene: &Scene, demand: &Demand) -> BTreeMap<u32, f64> {
-    let mut groups = BTreeMap::new();
-    for (stream, count) in demand {
-        if let Some(group) = scene.streams.get(stream) {
-            *groups.entry(*group).or_default() += count;
-        }
-    }
-    groups
 }
 
 /// Of trips in km and how many viewers make each.

@@ -14,6 +14,8 @@ const DWELL_S: f64 = 1200.0;
 
 /// Viewers of a world at rest.
 pub struct Settled {
+    /// By group of the snapshot: sessions.
+    pub sessions: Vec<f64>,
     /// By group of the snapshot.
     pub flows: Vec<Flow>,
     /// By region of the world, ms; `None` where it has no capacity, or is not in the scene.
@@ -67,6 +69,7 @@ impl Settled {
             }
         }
         let mut settled = Settled {
+            sessions: vec![],
             flows: vec![Flow::default(); sessions.len()],
             prices: vec![None; world.regions.len()],
             gap: 0.0,
@@ -75,6 +78,7 @@ impl Settled {
             let part = Part { scene, market, keys, weights: &weights, sessions: &sessions };
             part.settle(terms, &mut settled);
         }
+        settled.sessions = sessions;
         settled
     }
 }

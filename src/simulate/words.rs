@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use hickory_proto::rr::Name;
 
 use crate::config::names;
-use crate::config::settings::{Policy, Region, Rule, Steering, Stream, Zone};
+use crate::config::settings::{Check, CheckKind, Policy, Region, Rule, Steering, Stream, Zone};
 use crate::zone::{Rrset, rdata};
 
 /// Longer values are cut in what is shown.
@@ -18,11 +18,17 @@ pub fn changes(old: &Zone, new: &Zone) -> Vec<String> {
     let mut lines = Vec::new();
     let mut differs = |what: &str, old: String, new: String| {
         if old != new {
-            lines.push(format!("~ {what}: {} -> {}", short(&old), short(&new)));
+            lines.push(format!("~ {what}{}", from_to(&old, &new)));
         }
     };
     differs("ns", join(&old.ns), join(&new.ns));
-    differs("soa", format!("{:?}", old.soa), format!("{:?}", new.soa));
+    differs("contact", old.soa.contact.to_ascii(), new.soa.contact.to_ascii());
+    differs("serial", shown(old.soa.serial), shown(new.soa.serial));
+    let timers = |zone: &Zone| {
+        let soa = &zone.soa;
+        format!("refresh {}s, retry {}s, expire {}s, negative {}s", soa.refresh, soa.retry, soa.expire, soa.negative)
+    };
+    differs("soa", timers(old), timers(new));
     differs("session", format!("{} bit/s", old.session_bits), format!("{} bit/s", new.session_bits));
     differs("minimum of regions", old.min_regions.to_string(), new.min_regions.to_string());
     each(
@@ -82,7 +88,7 @@ fn each<'z, T: Copy>(
         let Some(new) = new.get(&name) else { continue };
         compare(old, *new, &mut |what, old, new| {
             if old != new {
-                lines.push(format!("~ {name}: {what} {} -> {}", short(&old), short(&new)));
+                lines.push(format!("~ {name}: {what}{}", from_to(&old, &new)));
             }
         });
     }
@@ -119,9 +125,21 @@ fn region(old: &Region, new: &Region, differs: &mut Differs<'_>) {
     differs("cost", shown(old.cost), shown(new.cost));
     differs("min_up", shown(old.min_up), shown(new.min_up));
     differs("ramp", format!("{:?}", old.ramp), format!("{:?}", new.ramp));
-    if old.check != new.check {
-        differs("check", "as it was".to_owned(), "another".to_owned());
-    }
+    differs("check", check(old.check.as_deref()), check(new.check.as_deref()));
+}
+
+fn check(check: Option<&Check>) -> String {
+    let Some(check) = check else { return "none".to_owned() };
+    let (kind, detail) = match &check.kind {
+        CheckKind::Tcp => ("tcp", String::new()),
+        CheckKind::Http(http) => ("http", format!("{http:?}")),
+        CheckKind::Https { http, ca } => ("https", format!("{http:?} {:?}", ca.as_ref().map(|ca| &ca.certificates))),
+        CheckKind::Hls { http, .. } => ("hls", format!("{http:?} {:?}", check.kind)),
+        CheckKind::Exec(exec) => ("exec", format!("{exec:?}")),
+    };
+    let Check { every, timeout, fall, rise, port, .. } = check;
+    let heartbeat = check.heartbeat.map_or(String::new(), |every| format!(", heartbeat {every:?}"));
+    format!("{kind} to {port} every {every:?} within {timeout:?}, fall {fall}, rise {rise}{heartbeat} {detail}")
 }
 
 fn stream(old: (&Zone, &Stream), new: (&Zone, &Stream), differs: &mut Differs<'_>) {
@@ -146,7 +164,7 @@ fn steering(old_zone: &Zone, old: &Steering, new_zone: &Zone, new: &Steering, di
 }
 
 fn rule(zone: &Zone, rule: &Rule) -> String {
-    let from = rule.from.iter().map(|(from, _)| format!("{from:?}")).collect::<Vec<_>>().join(" ");
+    let from = rule.from.iter().map(|(from, _)| from.to_string()).collect::<Vec<_>>().join(" ");
     let Steering { answers, .. } = rule.steering;
     let (to, policy) = (regions(zone, &rule.steering), policy(&rule.steering.policy));
     format!("{from} to {to} by {policy}, bias {}, {answers} answers", bias(zone, &rule.steering))
@@ -179,6 +197,14 @@ fn join<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
 
 fn shown(value: Option<impl Debug>) -> String {
     value.map_or("none".to_owned(), |value| format!("{value:?}"))
+}
+
+fn from_to(old: &str, new: &str) -> String {
+    match (short(old), short(new)) {
+        // What differs is behind what is shown.
+        (old, new) if old == new => " is another".to_owned(),
+        (old, new) => format!(" {old} -> {new}"),
+    }
 }
 
 fn short(text: &str) -> String {
