@@ -148,12 +148,14 @@ struct Moves {
 impl Moves {
     /// `None`: no stream changed. Errors are in words.
     fn of(changes: &[Change], node: &Node, total: Option<f64>) -> Result<Option<Moves>, Vec<String>> {
-        let side = |of: fn(&Change) -> &Option<Arc<Zone>>| changes.iter().filter_map(|change| of(change).clone()).collect();
+        let side =
+            |of: fn(&Change) -> &Option<Arc<Zone>>| changes.iter().filter_map(|change| of(change).clone()).collect();
         let worlds: Vec<Vec<Arc<Zone>>> = vec![side(|change| &change.old), side(|change| &change.new)];
         if worlds.iter().flatten().all(|zone| zone.streams.is_empty()) {
             return Ok(None);
         }
-        let database = load_database(node).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let database =
+            load_database(node).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let world = World::of(worlds, &Arc::new(database)).map_err(|error| vec![error.to_string()])?;
         let [old, new] = [&world.scenes[0], &world.scenes[1]];
         let basis = Basis::of(total);

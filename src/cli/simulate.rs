@@ -309,7 +309,9 @@ impl Simulation {
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         let name = worst.map(|small| small.region).or(fullest.map(|(key, _)| key));
         let used = match worst {
-            Some(small) => loss.side.regions[usize::from(small.region)].as_ref().and_then(|region| region.utilization()),
+            Some(small) => {
+                loss.side.regions[usize::from(small.region)].as_ref().and_then(|region| region.utilization())
+            }
             None => fullest.map(|(_, used)| used),
         };
         let dash = || "-".to_owned();
@@ -327,11 +329,11 @@ impl Simulation {
     }
 }
 
-const AUDIT: [&str; 9] =
-    ["without", "moved", "fullest", "in use", "too small by", "needs", "or", "unserved", "p95 ms"];
+const AUDIT: [&str; 9] = ["without", "moved", "fullest", "in use", "too small by", "needs", "or", "unserved", "p95 ms"];
 
 const HEADER: [&str; 11] = [
-    "region", "sessions", "capacity", "in use", "share", "mean km", "p95 km", "mean ms", "p95 ms", "price ms", "money/h",
+    "region", "sessions", "capacity", "in use", "share", "mean km", "p95 km", "mean ms", "p95 ms", "price ms",
+    "money/h",
 ];
 
 fn lines(rows: Vec<Vec<String>>) -> Vec<String> {

@@ -20,6 +20,7 @@ mod aliases;
 mod capacity;
 mod check;
 mod from;
+mod headroom;
 mod heartbeat;
 mod records;
 mod region;

@@ -32,12 +32,15 @@ impl Added {
         let place = rest.strip_prefix("near:").ok_or_else(|| format!("{rest:?} has no `near:`; {FORM}"))?;
         // A city may have a comma of its own, as in "San Jose, US".
         let (near, capacity) = match place.rsplit_once(',') {
-            Some((near, last)) if last.trim_start().starts_with(|c: char| c.is_ascii_digit()) => (near, Some(last.trim())),
+            Some((near, last)) if last.trim_start().starts_with(|c: char| c.is_ascii_digit()) => {
+                (near, Some(last.trim()))
+            }
             _ => (place, None),
         };
         if let Some(capacity) = capacity {
-            capacity_in_sessions(capacity, 1.0)
-                .ok_or_else(|| format!("{capacity:?} is no capacity; write it like \"40Gbps\" or \"20000 sessions\""))?;
+            capacity_in_sessions(capacity, 1.0).ok_or_else(|| {
+                format!("{capacity:?} is no capacity; write it like \"40Gbps\" or \"20000 sessions\"")
+            })?;
         }
         let near = near.trim();
         // Looking for the nearest name costs with the length, and no city has so long a one.

@@ -66,8 +66,7 @@ impl Basis {
 /// Whether `name` means this stream: as written in its file, or its whole name.
 fn is_meant(scene: &Scene, stream: &StreamKey, name: &str) -> bool {
     let whole = stream.1.to_ascii();
-    scene.label(stream) == Some(name)
-        || whole.trim_end_matches('.').eq_ignore_ascii_case(name.trim_end_matches('.'))
+    scene.label(stream) == Some(name) || whole.trim_end_matches('.').eq_ignore_ascii_case(name.trim_end_matches('.'))
 }
 
 /// The streams that `name` means. Errors: none; in words.

@@ -84,7 +84,9 @@ fn map<'a>(area: &Area<'a>, world: &World, panel: &Panel<'_>) -> Painted<'a> {
         area.draw(&Rectangle::new([north_west, south_east], style))?;
     }
     for (name, region) in world.regions.iter().zip(&panel.side.regions) {
-        let Some((region, point)) = region.as_ref().and_then(|region| Some((region, region.location?))) else { continue };
+        let Some((region, point)) = region.as_ref().and_then(|region| Some((region, region.location?))) else {
+            continue;
+        };
         let (x, y) = at(point.lat(), point.lon());
         area.draw(&Circle::new((x, y), 5, BLACK.filled()))?;
         area.draw(&Circle::new((x, y), 3, if region.closed { RED.filled() } else { WHITE.filled() }))?;

@@ -230,9 +230,9 @@ pub fn transfers(before: (&Scene, &Settled), after: (&Scene, &Settled), demand: 
     let mut transfers = Transfers::new();
     for stream in demand.keys() {
         let (Some(&old), Some(&new)) = (before.0.streams.get(stream), after.0.streams.get(stream)) else { continue };
-        let moves = known.entry((old, new)).or_insert_with(|| {
-            moves(&weights, &before.1.flows[old as usize], &after.1.flows[new as usize])
-        });
+        let moves = known
+            .entry((old, new))
+            .or_insert_with(|| moves(&weights, &before.1.flows[old as usize], &after.1.flows[new as usize]));
         transfers.insert(stream.clone(), moves.clone());
     }
     transfers

@@ -113,7 +113,8 @@ impl World {
 
     /// The region of a name. Errors: there is none, or more than one; in words.
     pub fn region(&self, name: &str) -> Result<RegionKey, String> {
-        let is_it = |label: &String| label == name || label.strip_prefix(name).is_some_and(|rest| rest.starts_with(" ("));
+        let is_it =
+            |label: &String| label == name || label.strip_prefix(name).is_some_and(|rest| rest.starts_with(" ("));
         let found: Vec<usize> = (0..self.regions.len()).filter(|&key| is_it(&self.regions[key])).collect();
         match found[..] {
             [one] => Ok(one as RegionKey),
