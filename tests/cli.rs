@@ -201,7 +201,23 @@ fn simulate_tells_load_and_latency_before_and_after_a_loss() {
     let files = Files::new(SIZED);
     let (code, out, err) = run(&files, &["simulate", "--lose", "eu", "--total", "18000 sessions"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r"
+    18000 sessions given, spread by the databases' addresses
+     region  sessions  capacity  in use  share  mean km  p95 km  mean ms  p95 ms  price ms  money/h
+     ap          4802     30000    16 %   27 %     4249    6299       93     134         0        -
+     eu          4852     10000    49 %   27 %     1382    4940       36     107         0        -
+     us          8346     10000    83 %   46 %     1802    7646       44     161        27   375.57
+     all        18000     50000    36 %  100 %     2342    6299       55     134         -   375.57
+
+    without eu:
+     region     sessions  capacity  in use  share  mean km  p95 km  mean ms  p95 ms  price ms  money/h
+     ap             8909     30000    30 %   49 %     6808   10899      144     226         0        -
+     eu (lost)         0     10000     0 %    0 %        -       -        -       -         0        -
+     us             9091     10000    91 %   51 %     2135    7250       51     153       101   409.09
+     all           18000     50000    36 %  100 %     4448   10737       97     223         -   409.09
+
+    27 % of the viewers are served elsewhere than before; us is fullest with 91 % of its capacity; 95 % of the viewers are within 223 ms, before within 134 ms
+    ");
     let (code, out, _) = run(&files, &["simulate", "--stream", "live"]);
     assert!(code == 0 && out.starts_with("35000 sessions assumed (70 % of the capacities written"), "{out}");
     assert!(!out.contains("elsewhere"), "nothing was asked for: {out}");
@@ -227,7 +243,15 @@ fn simulate_audits_every_single_loss() {
     let files = Files::new(SIZED);
     let (code, out, _) = run(&files, &["simulate", "--all-n-1", "--total", "24000 sessions"]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r"
+    24000 sessions given, spread by the databases' addresses
+     without  moved  fullest        in use  too small by  needs        or  unserved  p95 ms
+     ap        35 %  eu and 1 more   120 %          2009  12009  60.0Gbps         -     219
+     eu        36 %  us               96 %             -      -         -         -     270
+     us        53 %  eu               96 %             -      -         -         -     326
+
+    1 of 3 regions cannot be lost: the others would have too little room
+    ");
     let (code, out, _) = run(&files, &["simulate", "--all-n-1", "--total", "24000 sessions", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["losses"][0]["lost"]), (1, &Value::from("ap")));
@@ -254,7 +278,7 @@ fn simulate_with_names_that_are_none_is_wrong_usage() {
         (&["--drain", "moscow"], "no stream has a region \"moscow\"; there are ap, eu, us"),
         (&["--stream", "lives"], "no stream \"lives\"; did you mean \"live\"?"),
         (&["--zone", "steam.example"], "no zone \"steam.example\" in the files; did you mean \"stream.example\"?"),
-        (&["--add", "sa=near:Sao Paolo"], "--add: \"Sao Paolo\" is no city we know; did you mean "),
+        (&["--add", "uk=near:Londom"], "--add: \"Londom\" is no city we know; did you mean \"London\""),
         (&["--add", "eu=near:Paris"], "--add: zone stream.example. has a region \"eu\" already"),
         (&["--total", "many"], "--total \"many\" is no number of sessions"),
     ] {
@@ -279,7 +303,22 @@ fn diff_tells_what_changes_and_who_goes_elsewhere() {
     files.put("next.toml", next);
     let (code, out, err) = run(&files, &["diff", "next.toml", "--total", "15000 sessions"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r"
+    zone stream.example changed
+      ~ region ap: capacity 30000 sessions -> 20000 sessions
+      ~ region eu: place London -> Frankfurt
+      ~ stream live: TTL 20s -> 10s
+      + record www A
+
+    live.stream.example: 0.2 % of the viewers go elsewhere
+      0.2 % ap -> eu
+
+    15000 sessions given, spread by the databases' addresses
+     region  share  in use  mean ms  share then  in use then  mean ms then
+     ap       27 %    13 %       93        26 %         20 %            92
+     eu       27 %    40 %       35        27 %         41 %            33
+     us       47 %    70 %       44        47 %         70 %            44
+    ");
     let (code, out, _) = run(&files, &["diff", "zones", "next.toml", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["zones"][0]["change"]), (0, &Value::from("changed")));
@@ -306,5 +345,10 @@ fn check_warns_of_a_loss_that_would_be_too_much() {
     let files = Files::new(SIZED);
     let (code, out, _) = run(&files, &["check"]);
     assert_eq!(code, 0);
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r"
+    zones/stream.example.toml:21:9: warning: stream live: without ap the others would be at 175 % of their capacity
+      at 70 % of all capacity the loss of one region should leave the others room: 35000 sessions, and they have 20000
+      help: give the others 15000 sessions more, or keep the load below 40 % of all capacity; see `meridian simulate --all-n-1`
+    1 zone, 0 errors, 1 warning
+    ");
 }

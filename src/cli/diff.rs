@@ -16,7 +16,7 @@ use crate::config::settings::{Node, Overrides, SESSION_BITS, Zone};
 use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones};
 use crate::simulate::report::{NOBODY, Transfers, transfers};
 use crate::simulate::settle::Terms;
-use crate::simulate::{Basis, Demand, Settled, Side, World, words};
+use crate::simulate::{Basis, Settled, Side, World, words};
 
 /// Fewer viewers than this part of a stream are not told of.
 const LEAST: f64 = 5e-5;
@@ -137,7 +137,6 @@ fn zones(path: &Path, shared: &Shared) -> Result<BTreeMap<Name, Arc<Zone>>, Vec<
 /// Viewers that go elsewhere.
 struct Moves {
     world: World,
-    demand: Demand,
     basis: String,
     transfers: Transfers,
     before: Side,
@@ -176,8 +175,7 @@ impl Moves {
             before: Side::of(&world, old, &before, &demand, &open, None),
             after: Side::of(&world, new, &after, &demand, &open, Some(then)),
             gap: before.gap.max(after.gap),
-            basis: basis.words(&demand),
-            demand,
+            basis: basis.words(if old.streams.is_empty() { new } else { old }, &demand),
             world,
         };
         Ok(Some(moves))
@@ -234,7 +232,9 @@ fn tell(changes: &[Change], moves: Option<&Moves>, out: &mut dyn Write) -> io::R
         }
     }
     let Some(moves) = moves else { return writeln!(out, "\nno viewer goes elsewhere: no stream is touched") };
-    writeln!(out)?;
+    if !moves.transfers.is_empty() {
+        writeln!(out)?;
+    }
     for (stream, moved, list) in moves.streams() {
         match moved >= LEAST {
             true => writeln!(out, "{stream}: {} of the viewers go elsewhere", percent(moved))?,
@@ -260,7 +260,6 @@ fn tell(changes: &[Change], moves: Option<&Moves>, out: &mut dyn Write) -> io::R
     for line in table(&header, &[1, 2, 3, 4, 5, 6], rows) {
         writeln!(out, "{line}")?;
     }
-    debug_assert!(!moves.demand.is_empty());
     if moves.after.is_too_much() && !moves.before.is_too_much() {
         writeln!(out, "\nthen there is too little room: see `meridian simulate`")?;
     }

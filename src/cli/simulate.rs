@@ -152,7 +152,7 @@ impl Simulation {
             Side::of(&world, after, &again, &second, &closed, then),
         ];
         Ok(Simulation {
-            basis: basis.words(&first),
+            basis: basis.words(before, &first),
             demand: [first, second],
             settled: [settled, again],
             sides,
@@ -320,8 +320,8 @@ impl Simulation {
             percent(loss.side.moved_share),
             name.map_or_else(dash, |key| format!("{}{more}", self.world.name(key))),
             used.map_or_else(dash, percent),
-            worst.map_or_else(dash, |small| sessions(small.short)),
-            worst.map_or_else(dash, |small| sessions(small.needed)),
+            worst.map_or_else(dash, |small| at_least(small.short)),
+            worst.map_or_else(dash, |small| at_least(small.needed)),
             worst.map_or_else(dash, |small| bits(small.needed_bits)),
             if loss.side.unserved > 0.0 { sessions(loss.side.unserved) } else { dash() },
             loss.side.path.p95_ms.map_or_else(dash, |ms| format!("{ms:.0}")),
@@ -345,9 +345,13 @@ fn trips(path: &crate::simulate::report::Path) -> [String; 4] {
     [shown(path.mean_km), shown(path.p95_km), shown(path.mean_ms), shown(path.p95_ms)]
 }
 
-/// Whole sessions, those that are needed or too many rounded up so that nothing is short.
 fn sessions(count: f64) -> String {
-    format!("{:.0}", count)
+    format!("{count:.0}")
+}
+
+/// Rounded up: so many are enough.
+fn at_least(count: f64) -> String {
+    sessions(count.ceil())
 }
 
 fn bits(bits: f64) -> String {

@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn what_is_no_region_is_told_with_the_nearest_that_is() {
         let told = |text: &str| Added::parse(text).unwrap_err();
-        assert!(told("sa=near:Sao Paolo,1 session").contains("Sao Paulo"), "{}", told("sa=near:Sao Paolo,1 session"));
+        let misspelt = told("uk=near:Londom,1 session");
+        assert!(misspelt.contains("did you mean \"London\""), "{misspelt}");
         assert!(told("sa=near:Paris,20000 viewers").contains("is no capacity"));
         assert!(told("sa=Paris").contains("no `near:`") && told("sa").contains("no `=`"));
         assert!(told("a b=near:Paris").contains("is no name for a region"));

@@ -50,16 +50,21 @@ impl Basis {
     }
 
     /// The sentence that says what the figures stand on.
-    pub fn words(&self, demand: &Demand) -> String {
+    pub fn words(&self, scene: &Scene, demand: &Demand) -> String {
         let sessions = demand.values().sum::<f64>().round();
         let streams = if demand.len() == 1 { String::new() } else { format!(" over {} streams", demand.len()) };
-        match self {
-            Basis::Total(_) => format!("{sessions} sessions given{streams}, spread by the databases' addresses"),
-            Basis::Assumed { part, .. } => format!(
-                "{sessions} sessions assumed{streams} ({:.0} % of the capacities written, {PLAIN} a stream without any), spread by the databases' addresses",
-                part * 100.0
-            ),
-        }
+        let spread = "spread by the databases' addresses";
+        let Basis::Assumed { part, plain } = self else {
+            return format!("{sessions} sessions given{streams}, {spread}");
+        };
+        let market = |stream: &StreamKey| scene.market_of[*scene.streams.get(stream)? as usize];
+        let markets = demand.keys().filter_map(market).map(|market| &scene.markets[market as usize]);
+        let known: Vec<bool> =
+            markets.map(|market| market.regions.iter().any(|region| region.capacity.is_some())).collect();
+        let capacities = known.contains(&true).then(|| format!("{:.0} % of the capacities written", part * 100.0));
+        let rest = known.contains(&false).then(|| format!("{plain} for each stream without any capacity"));
+        let why = [capacities, rest].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        format!("{sessions} sessions assumed{streams} ({why}), {spread}")
     }
 }
 

@@ -144,8 +144,8 @@ fn chart<'a>(area: &Area<'a>, world: &World, panels: &[Panel<'_>]) -> Painted<'a
     let title = format!("{word} (pale: {})", panels.first().map_or("", |panel| &panel.title));
     let title = if panels.len() > 1 { title } else { word.to_owned() };
     area.draw(&Text::new(title, (8, 10), (FONT, 16).into_font()))?;
-    for step in 0..=4 {
-        let value = top * f64::from(step) / 4.0;
+    let step = [0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5].into_iter().find(|step| top / step <= 6.0).unwrap_or(top / 4.0);
+    for value in (0..=6).map(|number| f64::from(number) * step).take_while(|value| *value <= top) {
         area.draw(&PathElement::new([(left, y(value)), (width as i32 - 10, y(value))], BLACK.mix(0.15)))?;
         area.draw(&Text::new(format!("{:.0} %", value * 100.0), (8, y(value) - 7), (FONT, 13).into_font()))?;
     }
