@@ -22,6 +22,7 @@
 //! * [`demand`]: who asks how much and from where, estimated of our own answers.
 //! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
+//! * [`simulate`]: what would be, after a loss, with more viewers or other files.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`agent`]: heartbeats from beside a stream server.
 //! * `memory`: what a load needed and rest does not goes back to the system.
@@ -48,6 +49,7 @@ pub mod node;
 pub mod orders;
 pub mod pilot;
 pub mod server;
+pub mod simulate;
 pub mod snapshot;
 pub mod state;
 pub mod status;

@@ -172,3 +172,183 @@ fn the_bundled_zone_has_no_fault_and_needs_no_server_to_be_up() {
     let node = files.serve();
     assert_eq!(node.dig("www.stream.example", LONDON), "198.51.100.11 198.51.100.12 live.stream.example.");
 }
+
+const SIZED: &str = r#"
+zone = "stream.example"
+ns   = ["ns1.example.net", "ns2.example.net"]
+
+[region.us]
+near = "Ashburn"
+a    = ["192.0.2.11"]
+capacity = "10000 sessions"
+cost = 0.02
+
+[region.eu]
+near = "London"
+a    = ["192.0.2.21"]
+capacity = "10000 sessions"
+
+[region.ap]
+near = "Singapore"
+a    = ["192.0.2.31"]
+capacity = "30000 sessions"
+
+[stream.live]
+"#;
+
+#[test]
+fn simulate_tells_load_and_latency_before_and_after_a_loss() {
+    let files = Files::new(SIZED);
+    let (code, out, err) = run(&files, &["simulate", "--lose", "eu", "--total", "18000 sessions"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r"
+    18000 sessions given, spread by the databases' addresses
+     region  sessions  capacity  in use  share  mean km  p95 km  mean ms  p95 ms  price ms  money/h
+     ap          4802     30000    16 %   27 %     4249    6299       93     134         0        -
+     eu          4852     10000    49 %   27 %     1382    4940       36     107         0        -
+     us          8346     10000    83 %   46 %     1802    7646       44     161        27   375.57
+     all        18000     50000    36 %  100 %     2342    6299       55     134         -   375.57
+
+    without eu:
+     region     sessions  capacity  in use  share  mean km  p95 km  mean ms  p95 ms  price ms  money/h
+     ap             8909     30000    30 %   49 %     6808   10899      144     226         0        -
+     eu (lost)         0     10000     0 %    0 %        -       -        -       -         0        -
+     us             9091     10000    91 %   51 %     2135    7250       51     153       101   409.09
+     all           18000     50000    36 %  100 %     4448   10737       97     223         -   409.09
+
+    27 % of the viewers are served elsewhere than before; us is fullest with 91 % of its capacity; 95 % of the viewers are within 223 ms, before within 134 ms
+    ");
+    let (code, out, _) = run(&files, &["simulate", "--stream", "live"]);
+    assert!(code == 0 && out.starts_with("35000 sessions assumed (70 % of the capacities written"), "{out}");
+    assert!(!out.contains("elsewhere"), "nothing was asked for: {out}");
+}
+
+#[test]
+fn simulate_exits_1_where_the_others_have_too_little_room() {
+    let files = Files::new(SIZED);
+    let lose = ["simulate", "--lose", "ap", "--total", "24000 sessions", "--json"];
+    let (code, out, _) = run(&files, &lose);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["after"]["regions"]["ap"]["load_sessions"]), (1, &Value::from(0.0)));
+    assert!(json["after"]["regions"]["us"]["utilization"].as_f64().unwrap() > 1.1, "{out}");
+    assert!(json["before"]["moved_share"] == 0.0 && json["gap"].as_f64().unwrap() < 0.01, "{out}");
+    let (code, ..) = run(&files, &["simulate", "--total", "24000", "--demand", "1.3"]);
+    assert_eq!(code, 0);
+    let added = ["--add", "jp=near:Tokyo,30000 sessions"];
+    assert_eq!(run(&files, &[&lose[..], &added].concat()).0, 0, "with one region more there is room");
+}
+
+#[test]
+fn simulate_audits_every_single_loss() {
+    let files = Files::new(SIZED);
+    let (code, out, _) = run(&files, &["simulate", "--all-n-1", "--total", "24000 sessions"]);
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(out, @r"
+    24000 sessions given, spread by the databases' addresses
+     without  moved  fullest        in use  too small by  needs        or  unserved  p95 ms
+     ap        35 %  eu and 1 more   120 %          2009  12009  60.0Gbps         -     219
+     eu        36 %  us               96 %             -      -         -         -     270
+     us        53 %  eu               96 %             -      -         -         -     326
+
+    1 of 3 regions cannot be lost: the others would have too little room
+    ");
+    let (code, out, _) = run(&files, &["simulate", "--all-n-1", "--total", "24000 sessions", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["losses"][0]["lost"]), (1, &Value::from("ap")));
+    let short = json["losses"][0]["too_small"].as_array().unwrap().iter().map(|small| &small["short_sessions"]);
+    assert!((short.filter_map(Value::as_f64).sum::<f64>() - 4_000.0).abs() < 5.0, "{out}");
+    assert_eq!(run(&files, &["simulate", "--all-n-1", "--total", "9000"]).0, 0);
+}
+
+#[test]
+fn simulate_draws_maps() {
+    let files = Files::new(SIZED);
+    assert_eq!(run(&files, &["simulate", "--lose", "eu", "--svg", "loss.svg", "--total", "18000"]).0, 0);
+    let svg = std::fs::read_to_string(files.path("loss.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("without eu") && svg.contains("eu (gone)"));
+    let (code, _, err) = run(&files, &["simulate", "--svg", "nowhere/loss.svg"]);
+    assert!(code == 1 && err.starts_with("meridian: nowhere/loss.svg: "), "{err}");
+}
+
+#[test]
+fn simulate_with_names_that_are_none_is_wrong_usage() {
+    let files = Files::new(SIZED);
+    for (arguments, told) in [
+        (&["--lose", "eus"][..], "no stream has a region \"eus\"; did you mean \"eu\"?"),
+        (&["--drain", "moscow"], "no stream has a region \"moscow\"; there are ap, eu, us"),
+        (&["--stream", "lives"], "no stream \"lives\"; did you mean \"live\"?"),
+        (&["--zone", "steam.example"], "no zone \"steam.example\" in the files; did you mean \"stream.example\"?"),
+        (&["--add", "uk=near:Londom"], "--add: \"Londom\" is no city we know; did you mean \"London\""),
+        (&["--add", "eu=near:Paris"], "--add: zone stream.example. has a region \"eu\" already"),
+        (&["--total", "many"], "--total \"many\" is no number of sessions"),
+    ] {
+        let (code, out, err) = run(&files, &[&["simulate"], arguments].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(err.starts_with(&format!("meridian: {told}")), "{err}");
+    }
+    for demand in ["-1", "NaN", "1e9", "much"] {
+        assert_eq!(run(&files, &["simulate", "--demand", demand]).0, 2, "{demand}");
+    }
+    files.put("zones/stream.example.toml", SIZED.replace("London", "Nowhereville"));
+    assert_eq!(run(&files, &["simulate"]).0, 1);
+}
+
+#[test]
+fn diff_tells_what_changes_and_who_goes_elsewhere() {
+    let files = Files::new(SIZED);
+    let next = SIZED
+        .replace("London", "Frankfurt")
+        .replace("30000", "20000")
+        .replace("[stream.live]", "[stream.live]\nttl = \"10s\"\n[records]\nwww = { A = \"192.0.2.80\" }");
+    files.put("next.toml", next);
+    let (code, out, err) = run(&files, &["diff", "next.toml", "--total", "15000 sessions"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r"
+    zone stream.example changed
+      ~ region ap: capacity 30000 sessions -> 20000 sessions
+      ~ region eu: place London -> Frankfurt
+      ~ stream live: TTL 20s -> 10s
+      + record www A
+
+    live.stream.example: 0.2 % of the viewers go elsewhere
+      0.2 % ap -> eu
+
+    15000 sessions given, spread by the databases' addresses
+     region  share  in use  mean ms  share then  in use then  mean ms then
+     ap       27 %    13 %       93        26 %         20 %            92
+     eu       27 %    40 %       35        27 %         41 %            33
+     us       47 %    70 %       44        47 %         70 %            44
+    ");
+    let (code, out, _) = run(&files, &["diff", "zones", "next.toml", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["zones"][0]["change"]), (0, &Value::from("changed")));
+    assert_eq!(json["streams"][0]["stream"], "live.stream.example");
+    assert_eq!(run(&files, &["diff", "zones"]), (0, "nothing changes\n".into(), String::new()));
+}
+
+#[test]
+fn diff_of_directories_tells_zones_that_come_and_go_and_of_faulty_files_only_the_faults() {
+    let files = Files::new(SIZED);
+    std::fs::create_dir(files.path("next")).unwrap();
+    files.put("next/plain.example.toml", "zone = \"plain.example\"\nns = [\"ns1.example.net\"]\n");
+    let (code, out, _) = run(&files, &["diff", "next"]);
+    assert!(code == 0 && out.starts_with("zone stream.example removed\nzone plain.example added\n"), "{out}");
+    files.put("next/plain.example.toml", "zone = \"plain.example\"\n");
+    let (code, out, err) = run(&files, &["diff", "next"]);
+    assert!(code == 1 && out.is_empty() && err.contains("next/plain.example.toml:"), "{err}");
+    assert_eq!(run(&files, &["diff"]).0, 2);
+    assert_eq!(run(&files, &["diff", "zones", "next", "more"]).0, 2);
+}
+
+#[test]
+fn check_warns_of_a_loss_that_would_be_too_much() {
+    let files = Files::new(SIZED);
+    let (code, out, _) = run(&files, &["check"]);
+    assert_eq!(code, 0);
+    insta::assert_snapshot!(out, @r"
+    zones/stream.example.toml:21:9: warning: stream live: without ap the others would be at 175 % of their capacity
+      at 70 % of all capacity the loss of one region should leave the others room: 35000 sessions, and they have 20000
+      help: give the others 15000 sessions more, or keep the load below 40 % of all capacity; see `meridian simulate --all-n-1`
+    1 zone, 0 errors, 1 warning
+    ");
+}

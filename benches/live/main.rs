@@ -1,12 +1,11 @@
 //! Steering by load, live on loopback: a node of the real program, six regions of toy origins that tell their load in the
 //! ORCA header of the probe's answer, and 20,000 queries a second with client subnets from all over the world. Each answer
 //! starts a session at the origin that it names. Viewers of one continent become three times as many; then the fullest
-//! region is killed, and its viewers ask again within seconds.
+//! region is killed, and its viewers ask again within seconds. Origins begin as full as the nearest viewers would make them.
 //!
 //! `cargo bench --bench live [-- --rate N --steady S --surge S --loss S --latency ROUNDS]` prints the utilisation of each
-//! region every ten seconds and at its worst, how many queries went without an answer, and the p99 latency of the same node
-//! without capacities beside it, in slices that take turns. Sessions last 60 s, the shortest that the node reckons with, so
-//! that minutes show what hours would.
+//! region every twenty seconds and at its worst, how many queries went without an answer, and the p99 latency of the same node
+//! without capacities beside it, in slices that take turns. Sessions last five minutes.
 
 mod origins;
 mod viewers;
@@ -31,7 +30,7 @@ const REGIONS: [(&str, &str, f64); 6] = [
     ("ap-south", "Singapore", 0.10),
 ];
 /// Mean length of a session, s.
-const DWELL_S: f64 = 60.0;
+const DWELL_S: f64 = 300.0;
 /// Sessions that the steady rate makes, as a part of all capacity.
 const FULL: f64 = 0.42;
 
@@ -45,7 +44,7 @@ struct Options {
 
 impl Options {
     fn read() -> Options {
-        let mut options = Options { rate: 20_000.0, steady: 120, surge: 120, loss: 90, latency: 20 };
+        let mut options = Options { rate: 20_000.0, steady: 120, surge: 400, loss: 180, latency: 20 };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
             let value: f64 = words.next().and_then(|value| value.parse().ok()).unwrap_or_else(|| usage(&word));
@@ -143,9 +142,15 @@ fn main() {
         .map(|region| population.part(region, None) * options.rate * DWELL_S / capacities[region])
         .collect();
     stage.line("nearest alone would be", &nearest);
+    let surged = 2; // eu
+    let all: f64 = (0..REGIONS.len()).map(|region| population.part(region, None)).sum();
+    let surge = |region: usize| nearest[region] * if region == surged { 3.0 } else { 1.0 } / all;
+    stage.line("... and in the surge", &(0..REGIONS.len()).map(surge).collect::<Vec<_>>());
+    for (region, (part, capacity)) in nearest.iter().zip(&capacities).enumerate() {
+        origins.begin(region, part * capacity);
+    }
     stage.watch("steady", &mut viewers, options.steady, options.rate, None);
     stage.begin();
-    let surged = 2; // eu
     stage.watch("surge: eu × 3", &mut viewers, options.surge, options.rate, Some(surged));
     stage.told("worst in the surge");
     let fullest = (0..REGIONS.len()).max_by(|a, b| origins.sessions(*a).total_cmp(&origins.sessions(*b))).expect("six");
@@ -216,7 +221,7 @@ impl Stage<'_> {
             viewers.ask(self.origins, rate, surged, until);
             let now = self.utilisations();
             self.worst.iter_mut().zip(&now).for_each(|(worst, now)| *worst = worst.max(*now));
-            if second % 10 == 0 {
+            if second % 20 == 0 {
                 self.line(&format!("{what}, {second} s"), &now);
             }
         }

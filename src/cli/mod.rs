@@ -7,6 +7,7 @@ pub mod ask;
 pub mod check;
 pub mod delegation;
 pub mod demo;
+pub mod diff;
 pub mod events;
 pub mod explain;
 pub mod feed;
@@ -15,6 +16,7 @@ pub mod hands;
 pub mod log;
 pub mod serve;
 pub mod show;
+pub mod simulate;
 pub mod status;
 pub mod token;
 pub mod top;
@@ -59,6 +61,11 @@ enum Command {
     Check(CheckArgs),
     /// Tell why an answer is what it is
     Explain(explain::ExplainArgs),
+    /// Tell load, latency and cost of each region before and after a loss, a drain, or more viewers; exit code 1 if a region
+    /// would be too small
+    Simulate(simulate::SimulateArgs),
+    /// Tell what changed zone files would change, and which viewers they would send elsewhere
+    Diff(diff::DiffArgs),
     /// Tell how the running server is: regions, servers, orders
     Status(status::StatusArgs),
     /// Watch the running server: regions, servers, events
@@ -203,6 +210,8 @@ pub fn run() -> ExitCode {
             check::run(&paths, config.as_deref(), json, &mut anstream::stdout())
         }
         Command::Explain(args) => explain::run(&args, &mut anstream::stdout()),
+        Command::Simulate(args) => simulate::run(&args, &mut anstream::stdout()),
+        Command::Diff(args) => diff::run(&args, &mut anstream::stdout()),
         Command::Status(args) => status::run(&args, &mut anstream::stdout()),
         Command::Top(args) => Ok(top::run(&args)),
         Command::Events(args) => events::run(&args, &mut anstream::stdout()),

@@ -112,6 +112,12 @@ pub fn read(item: &Item<'_>) -> Option<Amount> {
     Some(amount)
 }
 
+/// A capacity, as written, in sessions of `session` bits/s; `None`: it is none.
+pub fn capacity_in_sessions(text: &str, session: f64) -> Option<f64> {
+    let amount = Amount::parse(text).filter(|amount| amount.in_range())?;
+    Some(amount.sessions(session))
+}
+
 /// `session`: bits/s of one viewer.
 pub fn session(item: &Item<'_>) -> Option<f64> {
     let text = item.string()?;

@@ -14,7 +14,7 @@ use super::diagnostic::{At, Diagnostic};
 use super::settings::Zone;
 use super::tree::{Placed, quoted_key};
 use super::zone_file::{self, Shared, ZoneFile};
-use super::{event, names};
+use super::{event, headroom, names};
 use crate::geo::Match;
 use crate::zone::rdata;
 
@@ -74,6 +74,7 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     loaded.diagnostics.extend(out_of_step(&loaded.zones));
     let now = Timestamp::now();
     loaded.diagnostics.extend(loaded.zones.iter().flat_map(|zone| event::past(&zone.events, now)));
+    loaded.diagnostics.extend(headroom::warnings(&loaded.zones));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
     loaded.diagnostics.dedup();

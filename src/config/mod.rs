@@ -23,6 +23,7 @@ mod capacity;
 mod check;
 mod event;
 mod from;
+mod headroom;
 mod heartbeat;
 pub mod money;
 mod records;
@@ -34,6 +35,7 @@ mod tree;
 pub(crate) mod units;
 mod zone_file;
 
+pub use capacity::capacity_in_sessions;
 pub use diagnostic::{At, Diagnostic, Severity};
 pub use geoip::load_database;
 pub use load::{Loaded, geo_warnings, load_zones};

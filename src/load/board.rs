@@ -309,8 +309,8 @@ struct Sum {
     share: f64,
     shared: f64,
     capacity: f64,
-    /// Some capacity is known.
-    sized: bool,
+    /// Of the machines whose capacity is known.
+    sized: f64,
     starts: Option<f64>,
     age: Option<Duration>,
     trust: Option<Trust>,
@@ -322,7 +322,7 @@ impl Sum {
         let trust = reading.map_or(Trust::Never, |reading| reading.trust);
         if let Some(nominal) = nominal {
             self.capacity += nominal * trust.factor();
-            self.sized = true;
+            self.sized += weight;
         }
         let Some(reading) = reading else { return };
         self.reported += 1;
@@ -348,7 +348,10 @@ impl Sum {
     /// `all`: the weight of all that are up.
     fn state(self, all: f64, configured: bool, up: usize) -> State {
         let sessions = (self.counted > 0.0).then(|| self.sessions * (all / self.counted).max(1.0));
-        let capacity = (self.sized || configured).then_some(self.capacity);
+        // A machine that tells nothing is like its fellows, but counts for less.
+        let silent = (self.sized > 0.0 && !configured).then(|| (all - self.sized).max(0.0) / self.sized);
+        let likely = self.capacity * silent.unwrap_or(0.0) * Trust::Never.factor();
+        let capacity = (self.sized > 0.0 || configured).then_some(self.capacity + likely);
         let by_count = sessions.zip(capacity).and_then(|(sessions, capacity)| {
             // Without any capacity it is as full as can be told.
             (sessions > 0.0 || capacity > 0.0).then(|| sessions / capacity.max(1.0))

@@ -52,6 +52,17 @@ impl Wanted {
         }
         (wanted, plan_of_stream)
     }
+
+    /// How many different plans.
+    pub fn plans(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// The same with cells as fine as load needs them, whatever is steered by load.
+    pub fn finely(mut self) -> Wanted {
+        self.specs.iter_mut().for_each(|spec| spec.by_load = true);
+        self
+    }
 }
 
 fn spec(zone: &Zone, stream: &Stream, mut from_id: impl FnMut(Vec<Match>) -> usize) -> Spec {

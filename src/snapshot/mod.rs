@@ -139,6 +139,35 @@ impl Snapshot {
     ) -> Snapshot {
         let (wanted, plan_of_stream) = Wanted::by(zones.iter().map(|served| &*served.zone));
         let geography = Geography::new(database, wanted, previous.map(|previous| &previous.compiled.geography));
+        Snapshot::compile_on(zones, geography, &plan_of_stream, verdict, previous)
+    }
+
+    /// For looking at worlds that may be instead of answering from one: every stream has cells as fine as those steered by
+    /// load, and all `worlds` have the same cells, so that what their viewers get can be compared cell by cell. All servers
+    /// count as up. `None`: more than `plans` different plans in all, too many to be looked at so closely.
+    pub fn survey(worlds: Vec<Vec<Served>>, database: &Arc<Database>, plans: usize) -> Option<Vec<Snapshot>> {
+        let (wanted, plan_of_stream) = Wanted::by(worlds.iter().flatten().map(|served| &*served.zone));
+        if wanted.plans() > plans {
+            return None;
+        }
+        let geography = Geography::new(database, wanted.finely(), None);
+        let mut plans = &plan_of_stream[..];
+        let compiled = worlds.into_iter().map(|zones| {
+            let count = zones.iter().map(|served| served.zone.streams.len()).sum();
+            let (own, others) = plans.split_at(count);
+            plans = others;
+            Snapshot::compile_on(zones, Arc::clone(&geography), own, |_| Verdict::Up, None)
+        });
+        Some(compiled.collect())
+    }
+
+    fn compile_on(
+        zones: Vec<Served>,
+        geography: Arc<Geography>,
+        plan_of_stream: &[u32],
+        verdict: impl Fn(&Target) -> Verdict,
+        previous: Option<&Snapshot>,
+    ) -> Snapshot {
         let mut targets = Targets::default();
         let mut streams = Vec::with_capacity(plan_of_stream.len());
         let mut first_stream = Vec::with_capacity(zones.len() + 1);

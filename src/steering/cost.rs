@@ -11,7 +11,12 @@ pub(super) const MS_PER_KM: f64 = 0.020;
 
 /// ms of round trip between two points, without the operator's bias.
 pub fn predicted_ms(client: Point, region: Point) -> f64 {
-    BASE_MS + MS_PER_KM * client.distance_km(region)
+    ms_over(client.distance_km(region))
+}
+
+/// ms of round trip over a distance.
+pub fn ms_over(km: f64) -> f64 {
+    BASE_MS + MS_PER_KM * km
 }
 
 /// A region, as far as costs depend on it.

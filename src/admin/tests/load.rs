@@ -14,7 +14,7 @@ async fn post(rig: &Rig, body: &str) -> (u16, Value) {
 #[tokio::test]
 async fn reports_are_taken_one_by_one_and_seen_in_status_and_metrics() {
     let rig = open().await;
-    let lines = "{\"region\":\"eu\",\"server\":\"192.0.2.11\",\"sessions\":300,\"capacity\":400}\n\
+    let lines = "{\"region\":\"eu\",\"sessions\":300,\"capacity\":400}\n\
                  {\"region\":\"mars\",\"sessions\":1}\n\n\
                  {\"region\":\"us\",\"server\":\"192.0.2.11\",\"sessions\":1}\n\
                  {\"region\":\"us\",\"zone\":\"stream.example\",\"sessions\":-1}\n\
