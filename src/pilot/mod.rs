@@ -12,6 +12,7 @@
 //! * [`run`]: one market from step to step: supplies, losses, limits on movement, what is published.
 //! * [`publish`]: shares to rankings.
 //! * [`view`]: what others may know of it.
+//! * [`size`], [`scale`]: how large regions should be, for whoever adds and removes servers.
 //!
 //! Everything here is pure: time is passed in, and nothing reads a socket or file.
 
@@ -19,6 +20,8 @@ pub mod flow;
 pub mod market;
 pub mod publish;
 pub mod run;
+pub mod scale;
+pub mod size;
 pub mod view;
 
 use std::collections::HashMap;
