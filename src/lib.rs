@@ -21,6 +21,7 @@
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
 //! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
+//! * [`scale`]: how large regions should be, told to autoscalers.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`agent`]: heartbeats from beside a stream server.
 //! * `memory`: what a load needed and rest does not goes back to the system.
@@ -45,6 +46,7 @@ mod memory;
 pub mod node;
 pub mod orders;
 pub mod pilot;
+pub mod scale;
 pub mod server;
 pub mod snapshot;
 pub mod state;

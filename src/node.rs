@@ -27,6 +27,7 @@ use crate::admin::rates::Rates;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::{Heartbeat, Node as Settings};
+use crate::control::helm::Helm;
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
@@ -34,6 +35,7 @@ use crate::health::beats::keys::{KeyFile, Unusable};
 use crate::health::beats::{Beats, Receiver};
 use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
+use crate::scale;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
@@ -128,7 +130,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, cpus, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
+    let Settings { listen, workers, cpus, tcp, admin: admin_address, access, state, heartbeat, scale: webhook, .. } =
+        own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, cpus, admin_address).await?) } else { None };
     let heartbeat = heartbeat.filter(|_| own.is_sound());
@@ -188,6 +191,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         tokio::spawn(admin::agents::note(told, journal.clone()));
     }
     beats.retarget(published.load().targets());
+    let steering = parts.helm.as_ref().map(Helm::view).unwrap_or_default();
     let control = control::start(parts, stop.clone());
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
@@ -200,7 +204,18 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         connections: OnceLock::new(),
         started,
         orders: ArcSwap::default(),
+        scale: Arc::default(),
     });
+    tokio::spawn(scale::run(
+        scale::Parts {
+            view: steering,
+            forecast: Box::new(|_| 1.0),
+            board: Arc::clone(&figures.scale),
+            webhook,
+            journal: journal.clone(),
+        },
+        stop.clone(),
+    ));
     let rates = Arc::new(Rates::default());
     tokio::spawn(Arc::clone(&rates).sample(Arc::clone(&figures.ledger), Arc::clone(&published), stop.clone()));
     let state = Admin {
@@ -212,6 +227,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         stats: figures.stats.clone(),
         agents: Arc::new(beats),
         rates,
+        scale: Arc::clone(&figures.scale),
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),
     };

@@ -21,12 +21,14 @@ use crate::control::Tally;
 use crate::health::Target;
 use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
+use crate::scale::Board;
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
 use crate::status::OrderStatus;
 
 mod heartbeats;
+mod scale;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -43,6 +45,7 @@ pub struct Sources {
     pub started: SystemTime,
     /// In force and to come, as they were when last asked for.
     pub orders: ArcSwap<Vec<OrderStatus>>,
+    pub scale: Arc<Board>,
 }
 
 impl fmt::Debug for Sources {
@@ -87,6 +90,7 @@ impl Collector for Sources {
         self.orders(&mut encoder)?;
         self.probes(&mut encoder)?;
         heartbeats::encode(&self.beats, &mut encoder)?;
+        scale::encode(&self.scale, &mut encoder)?;
         self.refusals(&mut encoder)
     }
 }
@@ -273,7 +277,7 @@ fn check(target: &Target) -> String {
 fn family<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
     name: &'static str,
-    help: &'static str,
+    help: &str,
     kind: MetricType,
 ) -> Result<MetricEncoder<'a>, fmt::Error> {
     encoder.encode_descriptor(name, help, None, kind)
@@ -286,7 +290,7 @@ fn counter(family: &mut MetricEncoder<'_>, labels: Labels<'_>, count: u64) -> fm
 fn gauges<N: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &'static str,
-    help: &'static str,
+    help: &str,
     values: Vec<(Vec<(&'static str, String)>, N)>,
 ) -> fmt::Result {
     let mut gauges = family(encoder, name, help, MetricType::Gauge)?;

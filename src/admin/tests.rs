@@ -109,6 +109,7 @@ struct Rig {
     control: Arc<Loop>,
     journal: Journal,
     gate: Arc<Gate>,
+    scale: Arc<Board>,
     stop: CancellationToken,
 }
 
@@ -146,6 +147,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
     tokio::spawn(Arc::clone(&control).run(receiver));
     let gate = Arc::new(Gate::new(access, address));
     let journal = Journal::in_memory();
+    let scale = Arc::new(Board::default());
     let figures = metrics::Sources {
         ledger: Arc::new(Ledger::default()),
         published: Arc::new(ArcSwap::new(snapshot)),
@@ -156,6 +158,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         connections: std::sync::OnceLock::new(),
         started: SystemTime::now(),
         orders: ArcSwap::default(),
+        scale: Arc::clone(&scale),
     };
     let admin = Admin {
         events,
@@ -166,11 +169,12 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         stats: Stats::default(),
         agents: Arc::new(Beats::default()),
         rates: Arc::new(Rates::default()),
+        scale: Arc::clone(&scale),
         started: SystemTime::now(),
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
     tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, Router::new()), stop.clone()));
-    Rig { address, control, journal, gate, stop }
+    Rig { address, control, journal, gate, scale, stop }
 }
 
 async fn open() -> Rig {

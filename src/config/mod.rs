@@ -14,6 +14,7 @@ pub mod geoip;
 pub mod load;
 pub mod names;
 pub mod node;
+pub mod scale;
 pub mod settings;
 
 mod aliases;

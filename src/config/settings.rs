@@ -13,6 +13,7 @@ use hickory_proto::rr::Name;
 
 use super::admin::Access;
 use super::diagnostic::At;
+use super::scale::Webhook;
 use crate::geo::{Match, Point};
 use crate::zone::Rrset;
 
@@ -337,6 +338,8 @@ pub struct Node {
     pub tcp: TcpLimits,
     /// `None`: no heartbeats are received.
     pub heartbeat: Option<Heartbeat>,
+    /// Who is told of loads and sizes of regions; `None`: nobody.
+    pub scale: Option<Webhook>,
 }
 
 /// Where heartbeats are received, and whose.
@@ -373,6 +376,7 @@ impl Node {
             access: self.access,
             tcp: self.tcp,
             heartbeat: self.heartbeat,
+            scale: self.scale,
         }
     }
 }

@@ -226,7 +226,8 @@ impl Scaler {
             return Err(Unknown::Unreported);
         }
         let server = region.scaling.server_capacity.filter(|k| k.is_finite() && *k > 0.0).ok_or(Unknown::NoCapacity)?;
-        let asked: f64 = market.regions.iter().map(|region| region.unconstrained_rate + region.scaling.fixed_rate).sum();
+        let asked: f64 =
+            market.regions.iter().map(|region| region.unconstrained_rate + region.scaling.fixed_rate).sum();
         let sessions: f64 = market.regions.iter().filter_map(|region| region.sessions).sum();
         if asked <= 0.0 && sessions >= 1.0 {
             return Err(Unknown::NoDemand);

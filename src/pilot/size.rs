@@ -57,7 +57,8 @@ impl Sizes {
         let written = region.capacity.map(|capacity| capacity / f64::from(region.servers.max(1)));
         let worst_loss = self.inherited.as_ref().and_then(|(_, open, rates)| {
             let others = (0..count).filter(|lost| *lost != column && open >> lost & 1 == 1);
-            let (lost, rate) = others.map(|lost| (lost, rates[lost * count + column])).max_by(|a, b| a.1.total_cmp(&b.1))?;
+            let (lost, rate) =
+                others.map(|lost| (lost, rates[lost * count + column])).max_by(|a, b| a.1.total_cmp(&b.1))?;
             Some((Arc::clone(&market.regions[lost].name), rate))
         });
         Scaling {

@@ -25,6 +25,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Unreported => "unreported",
+            Stage::Steered => "steered",
+            Stage::Blind => "blind",
+            Stage::Returning => "returning",
+        }
+    }
+
     /// What it means, for people.
     pub fn describe(self) -> &'static str {
         match self {
