@@ -36,6 +36,7 @@ fn target(address: SocketAddr, rise: u32) -> Target {
             rise,
             port: address.port(),
             heartbeat: None,
+            load: Default::default(),
         }),
         beats_of: None,
     }

@@ -155,7 +155,8 @@ fn measure(world: &str) {
     let read = memory().0;
     let database = Arc::clone(&files.database);
     let gate = Arc::new(meridian::admin::access::Gate::new(files.node.access.clone(), ([127, 0, 0, 1], 0).into()));
-    let (loader, Loaded { snapshot, .. }) = timed("first snapshot, compiled", || Loader::new(sources, files, gate));
+    let (loader, Loaded { snapshot, .. }) =
+        timed("first snapshot, compiled", || Loader::new(sources, files, gate, Arc::default()));
     let compiled = memory().0;
     let served: Vec<Served> = snapshot.zones().to_vec();
     let (zones, names, targets) = (served.len(), snapshot.streams().len(), snapshot.targets().len());
@@ -230,7 +231,8 @@ fn through_the_loop(snapshot: Snapshot, loader: Loader) {
         ledger: Arc::new(Ledger::default()),
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
-        keeper,
+        loads: Default::default(),
+        keeper: Arc::new(keeper),
         restored,
         helm: None,
     };

@@ -19,6 +19,7 @@
 //! * [`snapshot`]: all of the above compiled for answering; immutable, published with one swap.
 //! * [`answer`]: [`answer::respond`], wire query in, wire answer out; used by every transport and tool.
 //! * [`world`], [`control`]: all that is known, and the one loop that changes it.
+//! * [`demand`]: who asks how much and from where, estimated of our own answers.
 //! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
 //! * [`scale`]: how large regions should be, told to autoscalers.
@@ -34,6 +35,7 @@ pub mod answer;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demand;
 pub mod demo;
 pub mod explain;
 pub mod geo;

@@ -27,14 +27,18 @@ use crate::admin::rates::Rates;
 use crate::admin::{self, Admin, metrics};
 use crate::config::Diagnostic;
 use crate::config::settings::{Heartbeat, Node as Settings};
-use crate::control::helm::Helm;
+use crate::control::helm::{self, Helm};
+use crate::control::learned;
 use crate::control::load::{Loaded, Loader, NodeFile, Refused, Sources};
+use crate::control::senses::{Live, Taps};
 use crate::control::watch::Watcher;
 use crate::control::{self, Event, Parts, Tally};
 use crate::health::beats::keys::{KeyFile, Unusable};
-use crate::health::beats::{Beats, Receiver};
+use crate::health::beats::{Beats, Ears, Receiver};
 use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
+use crate::load::Desk;
+use crate::pilot::Pilot;
 use crate::scale;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
@@ -115,6 +119,9 @@ pub struct Node {
     running: Running,
     control: JoinHandle<()>,
     http: JoinHandle<()>,
+    learning: JoinHandle<()>,
+    /// What measured round-trip times taught.
+    pub learned: learned::Shared,
 }
 
 /// Starts a node and returns once it answers. `routes` are added to the admin address.
@@ -150,14 +157,25 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
 
     let gate = Arc::new(Gate::new(access, admin_address));
     let on_load = Arc::clone(&gate);
-    let (loader, Loaded { snapshot, warnings, seen }) = blocking(move || Loader::new(sources, files, on_load)).await?;
+    let (keeper, mut restored) = blocking(move || Keeper::start(&state)).await?;
+    let keeper = Arc::new(keeper);
+    let shelf = keeper.shelf();
+    let learned = blocking({
+        let (shelf, journal) = (shelf.clone(), restored.journal.clone());
+        move || learned::restore(shelf.as_ref(), &journal)
+    })
+    .await?;
+    let import = Arc::clone(&learned);
+    let (loader, Loaded { snapshot, warnings, seen }) =
+        blocking(move || Loader::new(sources, files, on_load, import)).await?;
     warnings.iter().for_each(control::log);
-    let (keeper, restored) = blocking(move || Keeper::start(&state)).await?;
     let journal = restored.journal.clone();
     let beats = Beats::default();
     let (verdict_sender, verdicts) = mpsc::channel(VERDICTS);
     let (events, event_receiver) = mpsc::channel(control::QUEUE);
-    let mut prober = Prober::new(verdict_sender);
+    let loads = Desk::default();
+    loads.retain(&snapshot);
+    let mut prober = Prober::new(verdict_sender).reporting_to(Arc::new(loads.clone()));
     prober.retarget(snapshot.targets());
     let stats = prober.stats();
     let first_round = prober.first_round(FIRST_ROUND);
@@ -170,6 +188,16 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     let published: Published = Arc::new(ArcSwap::from_pointee(snapshot));
     let tally = Arc::new(Tally::default());
 
+    let taps = Taps::default();
+    let remembered = std::mem::take(&mut restored.demand);
+    let helm = helm::Parts {
+        pilot: Pilot::restored(remembered.pilot.clone()),
+        senses: Box::new(Live::new(taps.clone(), Arc::clone(&keeper), remembered, Arc::clone(&learned))),
+        published: Arc::clone(&published),
+        load: loads.clone(),
+        journal: journal.clone(),
+    };
+    let helm = Helm::start(helm, events.clone());
     let parts = Parts {
         published: Arc::clone(&published),
         load: Arc::new(move |previous, beliefs| loader.load(previous, beliefs)),
@@ -180,13 +208,14 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         ledger: Arc::clone(&ledger),
         tally: Arc::clone(&tally),
         beats: beats.clone(),
+        loads: loads.clone(),
         keeper,
         restored,
-        helm: None,
+        helm,
     };
     if let Some((receiver, keys)) = receiver.zip(keys) {
         let (sender, told) = mpsc::channel(AGENT_EVENTS);
-        let ear = parts.prober.doubter();
+        let ear = Ears { ear: parts.prober.doubter(), reports: Arc::new(loads.clone()) };
         receiver.serve(keys, beats.clone(), ear, sender, stop.clone()).map_err(StartError::System)?;
         tokio::spawn(admin::agents::note(told, journal.clone()));
     }
@@ -199,6 +228,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         published: Arc::clone(&published),
         stats,
         beats: beats.clone(),
+        loads: loads.clone(),
         tally,
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),
@@ -226,11 +256,14 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         journal: journal.clone(),
         stats: figures.stats.clone(),
         agents: Arc::new(beats),
+        loads,
         rates,
         scale: Arc::clone(&figures.scale),
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),
     };
+    let routes = routes.merge(admin::rtt::router(Arc::clone(&learned), events.clone()));
+    let learning = tokio::spawn(learned::keep(Arc::clone(&learned), shelf, stop.clone()));
     let tls = gate.acceptor();
     let http = tokio::spawn(admin::listen::serve(listener, tls, admin::router(state, routes), stop.clone()));
 
@@ -238,7 +271,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     // The loop takes verdicts before questions: once it answers, all verdicts of the first round are published.
     admin::view(&events).await;
     let dns = sockets.addresses();
-    let running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
+    let mut running = sockets.serve(Arc::clone(&published), tcp, stop.clone()).map_err(StartError::System)?;
+    taps.give(running.take_taps());
     let _ = figures.connections.set(Arc::clone(running.connections()));
     ready.send_replace(true);
     journal.note(Timestamp::now(), Note::new(Kind::Started, format!("version {}", env!("CARGO_PKG_VERSION"))));
@@ -255,7 +289,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         "answering"
     );
     drop(now);
-    Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http })
+    Ok(Node { dns, admin: admin_address, published, events, stop, running, control, http, learning, learned })
 }
 
 async fn bind(
@@ -282,6 +316,7 @@ impl Node {
         // Each ends by the same token; a panic of theirs was logged and changes nothing any more.
         let _ = self.http.await;
         let _ = self.control.await;
+        let _ = self.learning.await;
     }
 }
 

@@ -59,7 +59,25 @@ pub struct RegionStatus {
     pub share_of_answers: Option<f64>,
     /// Answers per second over the last ten seconds.
     pub answers_per_s: f64,
+    /// What its servers report, or it as a whole. `None`: nothing was reported.
+    #[serde(default)]
+    pub load: Option<RegionLoad>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// The load of a region, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegionLoad {
+    /// Reported, or predicted from old reports.
+    pub sessions: Option<f64>,
+    /// 1.0 is full.
+    pub utilization: Option<f64>,
+    /// In sessions, as far as the reports are trusted.
+    pub capacity: Option<f64>,
+    /// Of the oldest report that counts.
+    pub age_s: f64,
+    /// `fresh`, `predicted` (from 3 s), `doubtful` (10 s), `poor` (30 s), `lost` (180 s).
+    pub trust: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

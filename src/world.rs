@@ -119,7 +119,14 @@ impl Belief {
 impl View {
     /// A world without orders, of which nothing is said to be kept or not.
     pub fn of(snapshot: Arc<Snapshot>, beliefs: Arc<Beliefs>) -> View {
-        View { snapshot, beliefs, orders: Arc::default(), order_status: Arc::default(), not_kept: None, steering: Arc::default() }
+        View {
+            snapshot,
+            beliefs,
+            orders: Arc::default(),
+            order_status: Arc::default(),
+            not_kept: None,
+            steering: Arc::default(),
+        }
     }
 }
 

@@ -82,6 +82,7 @@ impl Node {
             rise: 2,
             port: origin.address.port(),
             heartbeat: Some(ms(100)),
+            load: Default::default(),
         };
         let beats_of = Some(SERVER.parse().unwrap());
         let targets = [Target { address: origin.address, check: Arc::new(check), beats_of }];

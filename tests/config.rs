@@ -126,6 +126,25 @@ fn playlists_and_programs_are_checks_too() {
 }
 
 #[test]
+fn events_have_a_stream_a_time_and_an_expectation() {
+    let zone = good("events.toml");
+    let events: Vec<_> = zone
+        .events
+        .iter()
+        .map(|event| {
+            let label = &*zone.streams[event.stream].label;
+            format!("{label} {} {} {:?}", event.start, event.end, event.expect)
+        })
+        .collect();
+    let expected = [
+        "live 2100-11-28T18:00:00Z 2100-11-28T20:00:00Z Sessions(30000.0)",
+        "other 2100-11-28T20:00:00Z 2100-11-29T00:00:00Z Times(1.5)",
+        "live 2100-11-28T20:00:00Z 2100-11-28T20:30:00Z Times(3.0)",
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
 fn the_shortest_zone_is_that_of_the_docs() {
     let docs = std::fs::read_to_string("docs/zone-files.md").unwrap();
     let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");

@@ -24,6 +24,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
     let (node, shared, faults) = load_node(Some(Path::new(FILE))).unwrap();
     assert_eq!(faults, []);
     let expected = Node {
+        rtt: None,
         listen: vec!["127.0.0.1:5353".parse().unwrap(), "[::1]:5353".parse().unwrap()],
         zones: "tests/config/node/zones".into(),
         geoip: Some(vec!["tests/config/node/city.mmdb".into(), "/usr/share/GeoIP".into()]),

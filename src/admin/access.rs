@@ -1,7 +1,7 @@
 //! Who may do what at the admin address.
 //!
 //! With tokens, everything but `/healthz` and `/readyz` needs one (RFC 6750): reading the role `read`, changing the role
-//! `operate`. What a client presents is hashed before it is compared, so the time that takes tells nothing of a token.
+//! `operate`, sending measurements `report` or `operate`. What a client presents is hashed before it is compared, so the time that takes tells nothing of a token.
 //!
 //! A browser on the machine of an operator can be led to post to loopback by any page it shows. So a request that
 //! changes something must name this server in `Host` (a page that had its own name resolved to us does not), must not
@@ -35,6 +35,10 @@ use crate::config::admin::{Access, LOCAL, Role, Tls};
 
 /// Open to everybody, so that load balancers and supervisors need no token.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// One value, and lines of them. A page can send neither elsewhere without asking first.
+const JSON: [&str; 2] = ["application/json", "application/x-ndjson"];
+/// What measurements are posted to.
+const REPORTS: [&str; 1] = ["/v1/rtt"];
 /// Refusals are logged this often at most.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Longer than any token of ours.
@@ -149,7 +153,12 @@ impl Gate {
         let author = if OPEN.contains(&uri.path()) && !changes {
             Author(LOCAL.into())
         } else {
-            known(&access, headers, if changes { Role::Operate } else { Role::Read })?
+            let needed = match changes {
+                true if REPORTS.contains(&uri.path()) => Role::Report,
+                true => Role::Operate,
+                false => Role::Read,
+            };
+            known(&access, headers, needed)?
         };
         if changes {
             let foreign = |what: String| (StatusCode::FORBIDDEN, Refused::Foreign, what);
@@ -249,7 +258,7 @@ fn known(access: &Access, headers: &HeaderMap, needed: Role) -> Judged {
     let fits = access.tokens.iter().fold(None, |found, token| if differs(&token.sha256) { found } else { Some(token) });
     match fits {
         None => refuse(Refused::WrongToken, "the token is not known here"),
-        Some(token) if token.role < needed => {
+        Some(token) if !token.role.may(needed) => {
             let (needed, role) = (needed.name(), token.role.name());
             let what = format!("this needs the role {needed}; the token of {} has the role {role}", token.name);
             Err((StatusCode::FORBIDDEN, Refused::Role, what))
@@ -304,7 +313,7 @@ fn is_ours(host: &str, tls: Option<&Tls>) -> bool {
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = essence.and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    essence.is_some_and(|essence| JSON.iter().any(|json| essence.trim().eq_ignore_ascii_case(json)))
 }
 
 /// The certificate of the moment.

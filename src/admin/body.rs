@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -22,16 +22,20 @@ pub fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
 
 /// Reads a body as `T`. Errors: the answer to give. Waits three seconds at most.
 pub async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
-    let bytes = match timeout(BODY_TIME, to_bytes(body, BODY_BYTES)).await {
-        Ok(Ok(bytes)) => bytes,
+    parse(&bytes(body, BODY_BYTES).await?).map_err(|what| refuse(StatusCode::BAD_REQUEST, what))
+}
+
+/// Reads a body of at most `most` bytes. Errors: the answer to give. Waits three seconds at most.
+pub async fn bytes(body: Body, most: usize) -> Result<Bytes, Response> {
+    match timeout(BODY_TIME, to_bytes(body, most)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
             // Too much is by far the likeliest; who breaks off does not read the answer.
-            let what = format!("the body cannot be read, or is longer than {BODY_BYTES} bytes: {error}");
-            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, what));
+            let what = format!("the body cannot be read, or is longer than {most} bytes: {error}");
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, what))
         }
-        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
-    };
-    parse(&bytes).map_err(|what| refuse(StatusCode::BAD_REQUEST, what))
+        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

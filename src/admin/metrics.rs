@@ -21,6 +21,7 @@ use crate::control::Tally;
 use crate::health::Target;
 use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
+use crate::load::Desk;
 use crate::scale::Board;
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
@@ -28,6 +29,7 @@ use crate::snapshot::Published;
 use crate::status::OrderStatus;
 
 mod heartbeats;
+mod loads;
 mod scale;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,6 +40,7 @@ pub struct Sources {
     pub published: Published,
     pub stats: Stats,
     pub beats: Beats,
+    pub loads: Desk,
     pub tally: Arc<Tally>,
     pub gate: Arc<Gate>,
     /// Set once queries are answered.
@@ -90,6 +93,7 @@ impl Collector for Sources {
         self.orders(&mut encoder)?;
         self.probes(&mut encoder)?;
         heartbeats::encode(&self.beats, &mut encoder)?;
+        loads::encode(&self.loads, &self.published.load(), &mut encoder)?;
         scale::encode(&self.scale, &mut encoder)?;
         self.refusals(&mut encoder)
     }

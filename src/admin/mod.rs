@@ -11,6 +11,8 @@
 //! | `GET /v1/events?after=&limit=` | the journal, as a list or as server-sent events ([`events`]) |
 //! | `GET`, `POST /v1/orders`, `DELETE /v1/orders/ID` | the operator's orders ([`orders`]) |
 //! | `POST /v1/undrain`, `POST /v1/unforce` | ends all such orders of a subject |
+//! | `POST /v1/load` | reports of servers and regions ([`load`]) |
+//! | `POST /v1/rtt` | measured round-trip times, as JSON lines ([`rtt`]) |
 //! | `POST /v1/reload` | loads everything anew and tells the outcome |
 //!
 //! [`listen`] bounds what clients can take, [`access`] who may do what. Errors are `{"error": "…"}`.
@@ -21,9 +23,11 @@ pub mod body;
 pub mod events;
 pub mod impatient;
 pub mod listen;
+pub mod load;
 pub mod metrics;
 pub mod orders;
 pub mod rates;
+pub mod rtt;
 pub mod scale;
 pub mod status;
 
@@ -52,6 +56,7 @@ use crate::explain::Basis;
 use crate::explain::ask::{Ask, explain};
 use crate::health::stats::Stats;
 use crate::journal::Journal;
+use crate::load::Desk;
 use crate::scale::Board;
 use crate::world::View;
 
@@ -71,6 +76,7 @@ pub struct Admin {
     pub journal: Journal,
     pub stats: Stats,
     pub agents: Arc<dyn Agents>,
+    pub loads: Desk,
     pub rates: Arc<Rates>,
     pub scale: Arc<Board>,
     pub started: SystemTime,
@@ -94,6 +100,7 @@ pub fn router(admin: Admin, more: Router) -> Router {
         .route("/v1/undrain", post(orders::undrain))
         .route("/v1/unforce", post(orders::unforce))
         .route("/v1/reload", post(reload))
+        .route("/v1/load", post(load::take))
         .with_state(admin)
         .merge(more)
         .layer(from_fn_with_state(gate, guard))

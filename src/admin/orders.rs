@@ -125,7 +125,7 @@ fn subject(text: &str) -> Result<Subject, String> {
 }
 
 /// As the book has zones: lower case, without the final dot.
-fn zone(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn zone(text: &str) -> Result<Arc<str>, String> {
     let name = names::absolute(text).map_err(|fault| format!("`zone` is {text:?}: {}", fault.what))?;
     Ok(name.to_lowercase().to_ascii().trim_end_matches('.').into())
 }

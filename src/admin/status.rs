@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
@@ -14,9 +15,13 @@ use super::{Admin, orders, view};
 use crate::config::settings::{Family, Region, Server};
 use crate::health::stats::{Stats, TargetStats};
 use crate::health::{Target, Verdict};
+use crate::load::State;
+use crate::load::known::Known;
 use crate::snapshot::standing::{Forced, Standing};
 use crate::snapshot::{Served, TargetId};
-use crate::status::{LoadStatus, RegionStatus, ServerStatus, SnapshotStatus, Status, TargetStatus, ZoneStatus};
+use crate::status::{
+    LoadStatus, RegionLoad, RegionStatus, ServerStatus, SnapshotStatus, Status, TargetStatus, ZoneStatus,
+};
 use crate::world::View;
 
 /// What agents beside the servers report.
@@ -35,6 +40,8 @@ pub struct Facts<'a, S> {
     pub stats: &'a Stats,
     pub agents: &'a dyn Agents,
     pub recent: &'a Recent,
+    /// What is believed of the regions that are known to report.
+    pub loads: (Arc<Known>, Vec<State>),
     pub snapshot_age: Duration,
     pub started: SystemTime,
     pub now: SystemTime,
@@ -42,7 +49,7 @@ pub struct Facts<'a, S> {
     pub instant: Instant,
 }
 
-pub async fn status(State(admin): State<Admin>) -> Response {
+pub async fn status(extract::State(admin): extract::State<Admin>) -> Response {
     let Some(view) = view(&admin.events).await else { return orders::silent() };
     let now = SystemTime::now();
     let facts = Facts {
@@ -50,6 +57,7 @@ pub async fn status(State(admin): State<Admin>) -> Response {
         stats: &admin.stats,
         agents: &*admin.agents,
         recent: &admin.rates.recent(),
+        loads: admin.loads.look(&view.snapshot, tokio::time::Instant::now().into_std()),
         snapshot_age: admin.rates.age(view.snapshot.generation(), now),
         started: admin.started,
         now,
@@ -127,8 +135,16 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             share_allowed: standing.share.part(),
             share_of_answers: (all > 0.0).then(|| answers_per_s / all),
             answers_per_s,
+            load: self.load(zone, r),
             servers: servers.map(|(s, server)| self.server(z, r, (s, server), standing, stats)).collect(),
         }
+    }
+
+    fn load(&self, zone: &str, r: u8) -> Option<RegionLoad> {
+        let (known, states) = &self.loads;
+        let id = known.of_zone(zone)?.get(usize::from(r))?;
+        let State { sessions, utilization, capacity, age, trust, .. } = *states.get(id.0 as usize)?;
+        Some(RegionLoad { sessions, utilization, capacity, age_s: age?.as_secs_f64(), trust: trust.word().to_owned() })
     }
 
     fn server(

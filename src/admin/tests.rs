@@ -28,9 +28,20 @@ use crate::snapshot::{Served, Snapshot};
 use crate::status::{OrderStatus, Status};
 use crate::world::Beliefs;
 
+mod load;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn snapshot() -> Snapshot {
+    snapshot_on(Database::empty())
+}
+
+/// With the bundled database.
+fn placed() -> Snapshot {
+    snapshot_on(Database::bundled())
+}
+
+fn snapshot_on(database: Database) -> Snapshot {
     let dir = tempfile::tempdir().unwrap();
     let text = "zone = \"stream.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n[check]\ntcp = 9\n\
         [region.eu]\nat = [51.51, -0.13]\na = [\"192.0.2.11\"]\naaaa = [\"2001:db8::11\"]\n\
@@ -39,7 +50,7 @@ fn snapshot() -> Snapshot {
     let mut loaded = load_zones(&[dir.path().to_owned()], &Shared::default());
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
     let served = Served { serial: 7, zone: Arc::new(loaded.zones.remove(0)) };
-    Snapshot::compile(vec![served], &Arc::new(Database::empty()), |_| Verdict::Unknown, None)
+    Snapshot::compile(vec![served], &Arc::new(database), |_| Verdict::Unknown, None)
 }
 
 /// What the loop was asked, and what it says to a reload.
@@ -105,6 +116,7 @@ fn late(now: Timestamp) -> Vec<OrderStatus> {
 }
 
 struct Rig {
+    learned: crate::control::learned::Shared,
     address: SocketAddr,
     control: Arc<Loop>,
     journal: Journal,
@@ -147,6 +159,8 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
     tokio::spawn(Arc::clone(&control).run(receiver));
     let gate = Arc::new(Gate::new(access, address));
     let journal = Journal::in_memory();
+    let loads = crate::load::Desk::default();
+    loads.retain(&snapshot);
     let scale = Arc::new(Board::default());
     let figures = metrics::Sources {
         ledger: Arc::new(Ledger::default()),
@@ -154,6 +168,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         stats: Stats::default(),
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
+        loads: loads.clone(),
         gate: Arc::clone(&gate),
         connections: std::sync::OnceLock::new(),
         started: SystemTime::now(),
@@ -168,13 +183,16 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         journal: journal.clone(),
         stats: Stats::default(),
         agents: Arc::new(Beats::default()),
+        loads,
         rates: Arc::new(Rates::default()),
         scale: Arc::clone(&scale),
         started: SystemTime::now(),
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
-    tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, Router::new()), stop.clone()));
-    Rig { address, control, journal, gate, scale, stop }
+    let learned = crate::control::learned::Shared::default();
+    let routes = rtt::router(Arc::clone(&learned), admin.events.clone());
+    tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, routes), stop.clone()));
+    Rig { learned, address, control, journal, gate, scale, stop }
 }
 
 async fn open() -> Rig {
@@ -199,6 +217,76 @@ impl Rig {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn round_trip_times_are_taken_line_by_line() {
+    let rig = rig_with(Access::default(), Ok(17), |view| view.snapshot = Arc::new(placed())).await;
+    let sample = |n: u32, region: &str, rtt: f64| {
+        json!({ "prefix": format!("1.1.{n}.0/24"), "region": region, "rtt_ms": rtt, "loss": 0.0 }).to_string()
+    };
+    let mut lines: Vec<String> = (0..40).map(|n| sample(n, "eu", 250.0)).collect();
+    lines.push(String::new());
+    lines.push(sample(1, "mars", 9.0));
+    lines.push(sample(1, "eu", -9.0));
+    lines.push("{".to_owned());
+    lines.push(r#"{"prefix": "1.1.1.0/24", "region": "eu", "zone": "other.example", "rtt_ms": 9}"#.to_owned());
+    lines.push(r#"{"prefix": "1.1.1.0/24", "region": "eu", "zone": "Stream.Example.", "rtt_ms": 9}"#.to_owned());
+    let reply = rig.client().post_lines("/v1/rtt", lines.join("\n"), SECOND * 9).await.unwrap();
+    let body: Value = reply.read().unwrap();
+    assert_eq!(body["taken"], 41, "{body}");
+    let told: Vec<(u64, &str)> = body["refused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["line"].as_u64().unwrap(), line["what"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told[..2], [(42, "no zone has a region \"mars\""), (43, "-9 ms is no round trip")]);
+    assert!(told[2].0 == 44 && told[3] == (45, "no region \"eu\" in zone \"other.example\""), "{told:?}");
+    assert_eq!(body["refused"][1]["rule"], "from 1 to 2000 ms");
+    assert!(!rig.learned.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn floods_of_round_trip_times_are_bounded() {
+    let rig = rig_with(Access::default(), Ok(17), |view| view.snapshot = Arc::new(placed())).await;
+    let post = |lines: String| {
+        let client = rig.client();
+        async move { client.post_lines("/v1/rtt", lines, SECOND * 9).await.unwrap() }
+    };
+    let reply = post(format!("{}\n", "x".repeat(80)).repeat(2000)).await;
+    let body: Value = reply.read().unwrap();
+    assert_eq!((body["refused"].as_array().unwrap().len(), &body["refused_beyond"]), (100, &json!(1900)));
+    assert_eq!(post("x".repeat(2 << 20)).await.status, 413);
+    assert_eq!(post("\n".repeat(40_000)).await.status, 429);
+}
+
+#[tokio::test]
+async fn who_may_report_may_do_nothing_else() {
+    let token = |name: &str, role| {
+        let sum = digest::digest(&digest::SHA256, name.as_bytes());
+        Token { name: name.into(), role, sha256: sum.as_ref().try_into().unwrap() }
+    };
+    let tokens = vec![token("edge", Role::Report), token("rita", Role::Read), token("alice", Role::Operate)];
+    let rig = rig(Access { tls: None, tokens }, Ok(17)).await;
+    let status = async |method: &str, path: &str, token: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/x-ndjson\r\ncontent-length: 0\r\n\r\n",
+            rig.address
+        );
+        rig.raw(request.as_bytes()).await[9..12].to_owned()
+    };
+    for (method, path, token, wanted) in [
+        ("POST", "/v1/rtt", "edge", "200"),
+        ("POST", "/v1/rtt", "alice", "200"),
+        ("POST", "/v1/rtt", "rita", "403"),
+        ("POST", "/v1/reload", "edge", "403"),
+        ("GET", "/v1/status", "edge", "403"),
+        ("GET", "/v1/rtt", "edge", "403"),
+    ] {
+        assert_eq!(status(method, path, token).await, wanted, "{method} {path} {token}");
     }
 }
 

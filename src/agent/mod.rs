@@ -12,6 +12,7 @@
 //! * `link`: a task for each node.
 //! * `gather`: asks the sources.
 //! * `machine`: CPU and traffic from `/proc`.
+//! * `viewers`: round-trip times of the server's connections, over HTTP to the nodes' admin addresses.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,8 +33,10 @@ use crate::health::beats::packet::Addresses;
 mod gather;
 mod link;
 mod machine;
+mod viewers;
 
 pub use gather::{Source, Url, UrlFault};
+pub use viewers::Settings as Viewers;
 
 /// How often the file of keys is looked at.
 const KEYS_LOOK: Duration = Duration::from_secs(1);
@@ -54,6 +57,8 @@ pub struct Settings {
     pub sessions: Option<Source>,
     /// What tells whether the server can take viewers; without it, it always can.
     pub ready: Option<Source>,
+    /// Whose round-trip times are told; `None`: nobody's.
+    pub viewers: Option<Viewers>,
 }
 
 /// Why an agent cannot start.
@@ -85,6 +90,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Star
     let _keys = AbortOnDropHandle::new(tokio::spawn(reread(keys, key)));
     let (report, reports) = watch::channel(gather::Report::default());
     let _gather = AbortOnDropHandle::new(tokio::spawn(gather::run(settings.clone(), report)));
+    let _viewers = settings.viewers.clone().map(|of| AbortOnDropHandle::new(tokio::spawn(viewers::run(of))));
     info!(key = %newest_key.borrow().name, to = settings.to.join(" "), every = ?settings.every, "agent beats");
     let mut links = JoinSet::new();
     for node in settings.to {

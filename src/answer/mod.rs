@@ -17,6 +17,7 @@ use std::slice;
 use hickory_proto::rr::RecordType;
 
 use crate::config::settings::Family;
+use crate::demand::asked::Asked;
 use crate::geo::Atlas;
 use crate::snapshot::names::{Cut, Data, Records};
 use crate::snapshot::{Snapshot, SteeredName};
@@ -64,6 +65,8 @@ pub enum Outcome {
         zone: Option<u32>,
         /// Position in the zone's regions, when a steered address RRset was given.
         region: Option<u8>,
+        /// What demand is estimated of: a steered answer with addresses, of one type only, A where the stream has any.
+        asked: Option<Asked>,
     },
 }
 
@@ -244,8 +247,14 @@ fn steered<'a>(snapshot: &'a Snapshot, data: &Data, qtype: RecordType) -> Option
     (stream.regions & fleet.declared(family) != 0).then_some((stream, family))
 }
 
+/// Whether a viewer of the stream would ask for A.
+fn has_v4(snapshot: &Snapshot, stream: &SteeredName) -> bool {
+    let (fleet, _) = snapshot.fleet_for(stream);
+    stream.regions & fleet.declared(Family::V4) != 0
+}
+
 fn outcome(length: usize, done: &Done) -> Outcome {
-    Outcome::Answered { length, rcode: done.rcode, zone: done.zone, region: done.region }
+    Outcome::Answered { length, rcode: done.rcode, zone: done.zone, region: done.region, asked: done.asked }
 }
 
 /// What the header, the OPT record and the counters say of an answer.
@@ -255,6 +264,7 @@ struct Done {
     authoritative: bool,
     zone: Option<u32>,
     region: Option<u8>,
+    asked: Option<Asked>,
     /// SCOPE PREFIX-LENGTH; 0 where no client address can change the answer.
     scope: u8,
 }
@@ -375,6 +385,9 @@ impl<'a, W: Witness<'a>> Walk<'a, '_, '_, W> {
                     let window = chosen.ring.window(chosen.position);
                     let ttl = if chosen.brief { stream.brief_ttl } else { stream.ttl };
                     self.writer.addresses(window, chosen.ring.record_len(), ttl, at)?;
+                    if family == Family::V4 || !has_v4(self.snapshot, stream) {
+                        self.done.asked = Asked::new(stream.group, whereabouts.cell, chosen.cached_under);
+                    }
                     return Ok(Next::End);
                 }
                 Err(scope) => self.done.scope = scope,

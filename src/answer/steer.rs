@@ -104,7 +104,19 @@ impl Whereabouts {
         let scope = if spread { self.spread_scope } else { self.scope };
         (scope, self.key.unwrap_or_else(|| address_key(self.address, scope)))
     }
+
+    /// `block`: the hash key of the answer.
+    fn cached_under(&self, block: u64) -> u64 {
+        match (self.key, self.address) {
+            (None, _) => block,
+            (Some(_), IpAddr::V4(address)) => key::block4(address.to_bits(), 32),
+            (Some(_), IpAddr::V6(address)) => key::block6(address.to_bits(), RESOLVER6),
+        }
+    }
 }
+
+/// Bits of an IPv6 resolver's address that tell it from others.
+const RESOLVER6: u8 = 64;
 
 /// Spreads the viewers behind one resolver, which asks for all of them.
 fn packet_key(asker: &Asker, source: IpAddr, length: u8) -> u64 {
@@ -127,6 +139,8 @@ pub struct Chosen<'a> {
     pub scope: u8,
     /// Its region, or one that comes before it, is on the move or in doubt: the answer should not live long.
     pub brief: bool,
+    /// Hash of what the answer is cached under: the block of its scope, or the resolver that asks without a subnet.
+    pub cached_under: u64,
 }
 
 /// `None`: no region that this asker could be sent to has an address of the family; the scope says for whom that holds.
@@ -153,8 +167,9 @@ pub fn choose<'a>(
     let brief = moving || (state.brief() | rankings.brief()) >> ranked.region & 1 == 1;
     let ring = state.ring(fleet, ranked.region, family, ranked.answers);
     let (scope, key) = whereabouts.block(split || ring.is_spread());
+    let cached_under = whereabouts.cached_under(key);
     // Mixed once more, so that the server does not follow from what chose the region.
-    Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope, brief })
+    Ok(Chosen { ranked, ring, position: ring.position(key::mix(key)), scope, brief, cached_under })
 }
 
 /// Whether every region that this asker may be sent to is down in both families, and the scope of an answer that says so.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::ask::{Client, TrustArgs};
 use super::complain;
 use super::log::LogArgs;
 use super::serve::stop_on_signals;
-use crate::agent::{self, Settings, Source, Url};
+use crate::agent::{self, Settings, Source, Url, Viewers};
 use crate::config::units;
 use crate::health::beats::keys;
 use crate::health::beats::packet::Addresses;
@@ -56,11 +58,34 @@ pub struct AgentArgs {
     /// The server is ready while this program exits with 0; its words end at ";" or with the line
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true, value_terminator = END)]
     ready_command: Vec<String>,
+    /// Tell the nodes the round-trip times of viewers, as the kernel measures them; ss is of iproute2
+    #[arg(long, value_name = "PROGRAM", requires_all = ["rtt_port", "rtt_region", "rtt_to"])]
+    rtt_from: Option<RttFrom>,
+    /// The port of the stream on this server
+    #[arg(long, value_name = "PORT", requires = "rtt_from")]
+    rtt_port: Option<NonZeroU16>,
+    /// The region of this server, as the zones name it
+    #[arg(long, value_name = "NAME", requires = "rtt_from")]
+    rtt_region: Option<String>,
+    /// Its zone, where regions of other zones have the same name and are elsewhere
+    #[arg(long, value_name = "ZONE", requires = "rtt_from")]
+    rtt_zone: Option<String>,
+    /// The admin address of a node; may be repeated. The token needs the role report
+    #[arg(long, value_name = "URL", requires = "rtt_from")]
+    rtt_to: Vec<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Print a new key of this name for the files of nodes and agents, and do nothing else
     #[arg(long, value_name = "NAME", exclusive = true)]
     new_key: Option<String>,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// What tells round-trip times.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RttFrom {
+    Ss,
 }
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -139,6 +164,15 @@ impl AgentArgs {
                 ));
             }
         }
+        let viewers = match (self.rtt_from, self.rtt_port, self.rtt_region) {
+            (Some(RttFrom::Ss), Some(port), Some(region)) => {
+                let client =
+                    |url: &String| Client::new(url, &self.trust).map_err(|why| format!("--rtt-to {url}: {why}"));
+                let to = self.rtt_to.iter().map(client).collect::<Result<_, _>>()?;
+                Some(Viewers { port, region, zone: self.rtt_zone, to })
+            }
+            _ => None,
+        };
         let command = |words: Vec<String>| (!words.is_empty()).then_some(Source::Command(words));
         let url = |url: Option<Url>, field| url.map(|url| Source::Url { url, field });
         Ok(Settings {
@@ -148,6 +182,7 @@ impl AgentArgs {
             every: self.every,
             interface: self.interface,
             sessions: command(self.sessions_command).or_else(|| url(self.sessions_url, self.sessions_field)),
+            viewers,
             ready: command(self.ready_command).or_else(|| url(self.health_url, None)),
         })
     }
@@ -192,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn round_trip_times_are_told_where_they_are_asked_for() {
+        let more =
+            "--rtt-from ss --rtt-port 443 --rtt-region eu --rtt-to http://127.0.0.1:8053 --rtt-to http://[::1]:8053";
+        let viewers = settings(&format!("{LEAST} {more}")).unwrap().viewers.unwrap();
+        assert_eq!((viewers.port.get(), viewers.region.as_str(), viewers.to.len()), (443, "eu", 2));
+        assert!(settings(LEAST).unwrap().viewers.is_none());
+    }
+
+    #[test]
     fn a_server_has_one_address_of_each_family() {
         let both = settings(&format!("{LEAST} --server 2001:db8::1")).unwrap();
         assert_eq!(both.server.iter().count(), 2);
@@ -211,6 +255,11 @@ mod tests {
             ("--sessions-url http://a/ --sessions-field a", "begins with /"),
             ("--sessions-url http://a/ --sessions-command x", "cannot be used with"),
             ("--health-url http://a/ --ready-command x", "cannot be used with"),
+            ("--rtt-from ss", "required"),
+            ("--rtt-port 443", "required"),
+            ("--rtt-from netstat --rtt-port 443 --rtt-region eu --rtt-to http://127.0.0.1:8053", "invalid value"),
+            ("--rtt-from ss --rtt-port 0 --rtt-region eu --rtt-to http://127.0.0.1:8053", "invalid value"),
+            ("--rtt-from ss --rtt-port 443 --rtt-region eu --rtt-to ftp://a", "must have the form http://HOST:PORT"),
             ("--new-key k", "cannot be used with"),
         ] {
             let said = settings(&format!("{LEAST} {more}")).err().unwrap_or_default();

@@ -184,8 +184,31 @@ impl Client {
         body: Option<&Value>,
         patience: Duration,
     ) -> Result<Reply, AskError> {
+        let body = match body {
+            Some(body) => body.to_string(),
+            None if method == Method::POST => "{}".to_owned(),
+            None => String::new(),
+        };
+        self.exchange(method, path, body, "application/json", patience).await
+    }
+
+    /// POSTs lines of JSON; as [`Client::ask`].
+    pub async fn post_lines(&self, path: &str, lines: String, patience: Duration) -> Result<Reply, AskError> {
+        self.exchange(Method::POST, path, lines, "application/x-ndjson", patience).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        kind: &str,
+        patience: Duration,
+    ) -> Result<Reply, AskError> {
         let asked = async {
-            let (_sender, response) = self.send(method, path, body, &[]).await?;
+            // What has no body has no type.
+            let headers = if body.is_empty() { &[][..] } else { &[("content-type", kind)] };
+            let (_sender, response) = self.send(method, path, body, headers).await?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), BODY_BYTES).collect().await.map_err(failed)?;
             Ok(Reply { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
@@ -198,7 +221,7 @@ impl Client {
         let last = after.map(|id| id.to_string());
         let mut headers = vec![("accept", "text/event-stream")];
         headers.extend(last.as_deref().map(|last| ("last-event-id", last)));
-        let sent = timeout(WHOLE_TIME, self.send(Method::GET, path, None, &headers)).await;
+        let sent = timeout(WHOLE_TIME, self.send(Method::GET, path, String::new(), &headers)).await;
         let (sender, response) = sent.unwrap_or_else(|_| Err(failed("no answer in time")))?;
         if response.status() != 200 {
             let status = response.status().as_u16();
@@ -214,24 +237,16 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: String,
         headers: &[(&str, &str)],
     ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), AskError> {
         let mut sender = timeout(CONNECT_TIME, self.connect()).await.map_err(|_| failed("no connection in time"))??;
-        let mut request = Request::builder().method(method.clone()).uri(path).header("host", self.authority.as_str());
+        let mut request = Request::builder().method(method).uri(path).header("host", self.authority.as_str());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let body = match body {
-            Some(body) => body.to_string(),
-            None if method == Method::POST => "{}".to_owned(),
-            None => String::new(),
-        };
-        if !body.is_empty() {
-            request = request.header("content-type", "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(failed)?;
         let response = sender.send_request(request).await.map_err(|error| self.unanswered(&error))?;

@@ -85,7 +85,7 @@ enum Command {
     /// Print the records to put in the parent zone: NS and glue
     Delegation(delegation::DelegationArgs),
     /// Send heartbeats and load from beside a stream server
-    Agent(agent::AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// Print completions for a shell
     Completions { shell: Shell },
 }
@@ -215,7 +215,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args, &mut anstream::stdout()),
         Command::Geoip(command) => geoip(command, &mut anstream::stdout()),
         Command::Delegation(args) => delegation::run(&args, &mut anstream::stdout()),
-        Command::Agent(args) => agent::run(args, &mut anstream::stdout()),
+        Command::Agent(args) => agent::run(*args, &mut anstream::stdout()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "meridian", &mut io::stdout());
             Ok(0)

@@ -92,6 +92,7 @@ fn page(status: &Status, now: f64) -> Vec<String> {
         lines.push(String::new());
         lines.extend(styled(table(&SERVER, &[5], rows.into_iter()), &eases));
     }
+    lines.extend(loads(status));
     for zone in status.zones.iter().filter(|zone| zone.regions.is_empty()) {
         lines.push(format!("{}: serial {}, {} queries/s, static", zone.name, zone.serial, rate(zone.qps)));
     }
@@ -101,6 +102,40 @@ fn page(status: &Status, now: f64) -> Vec<String> {
     }
     lines
 }
+
+/// How full regions are, of those that say so.
+fn loads(status: &Status) -> Vec<String> {
+    let regions = status.zones.iter().flat_map(|zone| zone.regions.iter().map(move |region| (&zone.name, region)));
+    let loads: Vec<_> = regions.filter_map(|(zone, region)| Some((zone, region, region.load.as_ref()?))).collect();
+    if loads.is_empty() {
+        return vec![];
+    }
+    let count = |value: Option<f64>| value.map_or("-".to_owned(), rate);
+    let rows = loads.iter().map(|(zone, region, load)| {
+        vec![
+            (*zone).clone(),
+            region.name.clone(),
+            count(load.sessions),
+            count(load.capacity),
+            load.utilization.map_or("-".to_owned(), percent),
+            span(load.age_s),
+            load.trust.clone(),
+        ]
+    });
+    let eases: Vec<Ease> = loads
+        .iter()
+        .map(|(_, _, load)| match load.utilization {
+            Some(full) if full >= 1.0 => Ease::Bad,
+            _ if load.age_s > 10.0 || load.utilization.is_some_and(|full| full >= 0.9) => Ease::Odd,
+            _ => Ease::Well,
+        })
+        .collect();
+    let mut lines = vec![String::new()];
+    lines.extend(styled(table(&LOAD, &[2, 3, 4, 5], rows), &eases));
+    lines
+}
+
+const LOAD: [&str; 7] = ["zone", "region", "sessions", "capacity", "full", "report age", "trust"];
 
 fn styled(lines: Vec<String>, eases: &[Ease]) -> Vec<String> {
     let styles = std::iter::once(HEAD).chain(eases.iter().map(|ease| ease.style()));

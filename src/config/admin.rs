@@ -112,6 +112,8 @@ pub struct Token {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Role {
+    /// Sends measurements, sees nothing: for what runs beside stream servers and in players' back ends
+    Report,
     /// Sees everything, changes nothing
     Read,
     /// Gives orders and reloads too
@@ -119,8 +121,17 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether what needs the role `needed` may be done with this one. Who reads does not report.
+    pub fn may(self, needed: Role) -> bool {
+        match needed {
+            Role::Report => self != Role::Read,
+            Role::Read | Role::Operate => self >= needed,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
+            Role::Report => "report",
             Role::Read => "read",
             Role::Operate => "operate",
         }
@@ -242,11 +253,12 @@ fn token(item: &Item<'_>, mut table: Table<'_>) -> Option<Token> {
     }
     let name = name.and_then(|item| named(&item));
     let role = role.and_then(|item| match item.string()? {
+        "report" => Some(Role::Report),
         "read" => Some(Role::Read),
         "operate" => Some(Role::Operate),
         other => {
             let fault = item.fault(format!("`{}` is {other:?}, which is no role", item.path));
-            item.report(fault.help("write \"read\" or \"operate\""));
+            item.report(fault.help("write \"report\", \"read\" or \"operate\""));
             None
         }
     });

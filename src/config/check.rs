@@ -1,7 +1,7 @@
 //! `[check]`: how servers are probed, as written, inherited, and in use.
 //!
 //! A region's check stands over the zone's, and that over the node's. Naming a kind (`http`, `https`, `tcp`, `hls`,
-//! `exec`) replaces the inherited kind with all that is its own, such as port, host and ca; every, timeout, fall, rise
+//! `exec`) replaces the inherited kind with all that is its own, such as port, host, ca and load; every, timeout, fall, rise
 //! and heartbeat always inherit.
 
 use std::ops::RangeInclusive;
@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::diagnostic::{At, Diagnostic};
+use super::load_source::{self, LoadSpec};
 use super::settings::{Check, CheckKind, ExecCheck, HttpCheck, PrivateCa, Transport};
 use super::tree::{File, Item, Placed, Table};
 use super::{names, units};
@@ -58,6 +59,7 @@ pub struct CheckSpec {
     fall: Option<u32>,
     rise: Option<u32>,
     heartbeat: Option<Duration>,
+    load: Option<Placed<LoadSpec>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -127,6 +129,7 @@ impl CheckSpec {
             fall: table.take("fall").and_then(|item| streak(&item, "up", "down")),
             rise: table.take("rise").and_then(|item| streak(&item, "down", "up")),
             heartbeat: table.take("heartbeat").and_then(|item| units::read(&item, MIN_HEARTBEAT..=MAX_HEARTBEAT)),
+            load: table.take("load").and_then(|item| load_source::read(&item)),
         };
         table.finish(mend);
         spec
@@ -151,6 +154,7 @@ impl CheckSpec {
             fall: self.fall.or(base.fall),
             rise: self.rise.or(base.rise),
             heartbeat: self.heartbeat.or(base.heartbeat),
+            load: self.load.clone().or_else(|| kind.load.clone()),
         }
     }
 
@@ -181,6 +185,7 @@ impl CheckSpec {
             ("tls", self.tls.as_ref().map(|p| &p.at), hls),
             ("stale", self.stale.as_ref().map(|p| &p.at), hls),
         ];
+        self.verify_load(file, &kind.value);
         for (key, at, fits) in places {
             let Some(at) = at.filter(|_| !fits) else { continue };
             let name = if hls && key == "ca" { "hls without TLS" } else { kind.value.name() };
@@ -196,6 +201,35 @@ impl CheckSpec {
                 }
                 _ => fault.help("remove it, or check by http or https"),
             });
+        }
+    }
+
+    fn verify_load(&self, file: &File, kind: &Kind) {
+        let Some(load) = self.load.as_ref().filter(|_| !kind.is_web()) else { return };
+        let (name, fault) = (kind.name(), |at: &At, what: String| Diagnostic::error(at.clone(), what));
+        match &load.value {
+            LoadSpec::Answer => file.report(
+                fault(&load.at, format!("`load = true` has no meaning for a check by {name}"))
+                    .rule("its answer holds no report")
+                    .help("write load = { path = \"/load\", port = 8080 }, or check by http or https"),
+            ),
+            LoadSpec::Nowhere => {}
+            LoadSpec::Apart(apart) => {
+                if apart.port.is_none() {
+                    file.report(
+                        fault(&load.at, format!("`load` names no port beside a check by {name}"))
+                            .rule("load reports are asked for by HTTP")
+                            .help("add port = 8080, where the server gives them"),
+                    );
+                }
+                if let Some(tls) = apart.tls.as_ref().filter(|tls| tls.value) {
+                    file.report(
+                        fault(&tls.at, format!("`load.tls` beside a check by {name}"))
+                            .rule("TLS needs a host, which only checks by https and hls have")
+                            .help("remove it, or check by https"),
+                    );
+                }
+            }
         }
     }
 
@@ -242,6 +276,12 @@ impl CheckSpec {
             status: self.status.as_ref().map(|p| p.value.clone()).unwrap_or_default(),
             contains: self.contains.as_ref().map(|p| p.value.clone()),
         };
+        let transport = |kind: &CheckKind| match kind {
+            CheckKind::Http(_) => Some(Transport::Plain),
+            CheckKind::Https { ca, .. } => Some(Transport::Tls(ca.clone())),
+            CheckKind::Hls { transport, .. } => Some(transport.clone()),
+            CheckKind::Tcp | CheckKind::Exec(_) => None,
+        };
         let port = |default| self.port.as_ref().map_or(default, |p| p.value);
         let (kind, port) = match &self.kind.as_ref()?.value {
             Kind::Tcp { port } => (CheckKind::Tcp, *port),
@@ -260,7 +300,9 @@ impl CheckSpec {
                 (CheckKind::Exec(ExecCheck { program, arguments, host }), port(0))
             }
         };
+        let load = self.load.as_ref();
         Some(Check {
+            load: load.map(|load| load.value.resolve(&known_host(), transport(&kind), port)).unwrap_or_default(),
             kind,
             every: self.every(),
             timeout: self.timeout(),
@@ -339,7 +381,7 @@ fn exec(item: &Item<'_>) -> Option<Kind> {
 }
 
 /// The target of a request: what hyper will send it has to be able to parse.
-fn path(item: &Item<'_>) -> Option<String> {
+pub(super) fn path(item: &Item<'_>) -> Option<String> {
     let path = item.string()?;
     let graphic = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if !path.starts_with('/') || !graphic || path.parse::<hyper::http::uri::PathAndQuery>().is_err() {
@@ -353,7 +395,7 @@ fn path(item: &Item<'_>) -> Option<String> {
     Some(path.to_owned())
 }
 
-fn port(item: &Item<'_>) -> Option<Placed<u16>> {
+pub(super) fn port(item: &Item<'_>) -> Option<Placed<u16>> {
     let port = item.integer(1..=65_535)?;
     Some(item.placed(port as u16))
 }

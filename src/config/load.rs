@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use hickory_proto::rr::{Name, RecordType};
+use jiff::Timestamp;
 
 use super::diagnostic::{At, Diagnostic};
-use super::names;
 use super::settings::Zone;
 use super::tree::{Placed, quoted_key};
 use super::zone_file::{self, Shared, ZoneFile};
+use super::{event, names};
 use crate::geo::Match;
 use crate::zone::rdata;
 
@@ -71,6 +72,8 @@ pub fn load_zones(paths: &[PathBuf], shared: &Shared) -> Loaded {
     loaded.diagnostics.extend(unmet(&loaded.zones));
     loaded.diagnostics.extend(outshone(&loaded.zones));
     loaded.diagnostics.extend(out_of_step(&loaded.zones));
+    let now = Timestamp::now();
+    loaded.diagnostics.extend(loaded.zones.iter().flat_map(|zone| event::past(&zone.events, now)));
     // Stable: what belongs to one place stays in the order in which it was found.
     loaded.diagnostics.sort_by(|a, b| a.at.cmp(&b.at));
     loaded.diagnostics.dedup();

@@ -14,7 +14,7 @@ use super::diagnostic::Diagnostic;
 use super::settings::{Node, TcpLimits};
 use super::tree::{File, Item, Table};
 use super::zone_file::Shared;
-use super::{heartbeat, load, region, scale, syntax, units};
+use super::{heartbeat, load, region, rtt, scale, syntax, units};
 
 /// Read without being named, when it is there.
 pub const DEFAULT_FILE: &str = "meridian.toml";
@@ -42,6 +42,7 @@ impl Default for Node {
             access: Access::default(),
             tcp: TcpLimits::default(),
             heartbeat: None,
+            rtt: None,
             scale: None,
         }
     }
@@ -90,6 +91,7 @@ fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {
         tcp: table.take("limits").and_then(|item| item.table()).map(limits).unwrap_or(default.tcp),
         access,
         heartbeat: table.take("heartbeat").and_then(|item| heartbeat::read(item.table()?, base, socket, belongs_above)),
+        rtt: table.take("steering").and_then(|item| rtt::steering(item.table()?, base, belongs_above)),
         scale: table.take("scale").and_then(|item| scale::read(item.table()?, base, belongs_above)),
     };
     let shared = shared(&mut table);

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
+use jiff::Timestamp;
 
 use super::admin::Access;
 use super::diagnostic::At;
 use super::scale::Webhook;
 use crate::geo::{Match, Point};
+use crate::load::report::exposition::Wanted;
+use crate::steering::money::Money;
 use crate::zone::Rrset;
 
 /// More regions in one zone are refused: a live mask is one 64-bit word.
@@ -44,8 +47,12 @@ pub struct Zone {
     pub min_regions: u8,
     /// Bits/s of one viewer, above 0.
     pub session_bits: f64,
+    /// How much farther a viewer may be sent to save money. `None`: not at all.
+    pub money: Option<Money>,
     /// Steered names. No two have one owner.
     pub streams: Vec<Stream>,
+    /// In the order of their starts; no two of one stream at one time.
+    pub events: Vec<Event>,
     /// Static RRsets with absolute owners, SOA and apex NS left out (they are synthesised). Includes delegations (NS
     /// below the apex) and glue.
     pub records: Vec<Rrset>,
@@ -171,6 +178,42 @@ pub struct Check {
     pub port: u16,
     /// How often an agent beside the server beats; a beat that is late makes the node probe at once.
     pub heartbeat: Option<Duration>,
+    /// Where the server says how full it is.
+    pub load: LoadSource,
+}
+
+/// Where load reports are looked for, besides heartbeats and the admin API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LoadSource {
+    /// In answers to probes that say that they have one: by the header `endpoint-load-metrics`, or as
+    /// `application/health+json`.
+    #[default]
+    Offered,
+    /// In every answer to a probe; one without is a fault of the server's.
+    Answer,
+    /// In the answer to a request beside the probes.
+    Apart(LoadRequest),
+    Nowhere,
+}
+
+impl LoadSource {
+    /// Whether answers to probes are looked at.
+    pub fn is_in_answers(&self) -> bool {
+        matches!(self, LoadSource::Offered | LoadSource::Answer)
+    }
+}
+
+/// A request for a load report.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LoadRequest {
+    /// Status 200, and nothing to contain. An empty host stands for the server's address.
+    pub http: HttpCheck,
+    pub port: u16,
+    pub transport: Transport,
+    /// At least 500 ms; an answer must come within it.
+    pub every: Duration,
+    /// Metrics in Prometheus text; empty: any other form of report.
+    pub metrics: Wanted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -248,6 +291,27 @@ pub struct Stream {
     /// Steered names, of any zone, without which this stream is no use to a viewer; each with its place.
     pub needs: Vec<(Name, At)>,
     pub at: At,
+}
+
+/// A time at which more viewers are expected than usual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Position in [`Zone::streams`].
+    pub stream: usize,
+    pub start: Timestamp,
+    /// After the start.
+    pub end: Timestamp,
+    pub expect: Expect,
+    pub at: At,
+}
+
+/// How much an event brings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Expect {
+    /// Viewers at one time; at least 1.
+    Sessions(f64),
+    /// Times what is usual at that hour; above 1.
+    Times(f64),
 }
 
 /// Which regions, in which manner.
@@ -338,6 +402,8 @@ pub struct Node {
     pub tcp: TcpLimits,
     /// `None`: no heartbeats are received.
     pub heartbeat: Option<Heartbeat>,
+    /// A table of round-trip times, CSV.
+    pub rtt: Option<PathBuf>,
     /// Who is told of loads and sizes of regions; `None`: nobody.
     pub scale: Option<Webhook>,
 }
@@ -376,6 +442,7 @@ impl Node {
             access: self.access,
             tcp: self.tcp,
             heartbeat: self.heartbeat,
+            rtt: self.rtt,
             scale: self.scale,
         }
     }

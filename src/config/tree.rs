@@ -315,6 +315,14 @@ impl<'t> Item<'t> {
         self.value.get_ref().as_str()
     }
 
+    /// A TOML date or time as it is written in RFC 3339, if it is one; reports nothing.
+    pub fn as_datetime(&self) -> Option<String> {
+        match self.value.get_ref() {
+            DeValue::Datetime(time) => Some(time.to_string()),
+            _ => None,
+        }
+    }
+
     /// The value where it is a whole number, without a word where it is not.
     pub fn as_integer(&self) -> Option<i64> {
         let number = self.value.get_ref().as_integer()?;

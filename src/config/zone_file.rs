@@ -11,9 +11,10 @@ use super::check::CheckSpec;
 use super::diagnostic::{At, Diagnostic};
 use super::records::PlacedRrset;
 use super::region::RegionSpec;
-use super::settings::{Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
+use super::settings::{Event, Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
 use super::tree::{File, Item, Placed, Table};
-use super::{capacity, names, records, region, rules, stream, syntax, units};
+use super::{capacity, event, money, names, records, region, rules, stream, syntax, units};
+use crate::steering::money::Money;
 
 /// What `meridian.toml` gives to every zone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +27,7 @@ pub struct Shared {
 }
 
 /// Keys of the whole zone, which TOML takes for a table's own once any `[table]` has begun.
-const TOP: [&str; 7] = ["zone", "ns", "contact", "ttl", "soa", "min_regions", "session"];
+const TOP: [&str; 8] = ["zone", "ns", "contact", "ttl", "soa", "min_regions", "session", "money"];
 
 pub(super) fn belongs_above(key: &str, _: &Item<'_>) -> Option<String> {
     TOP.contains(&key).then(|| format!("`{key}` belongs to the whole zone: move it above the first [table]"))
@@ -81,11 +82,13 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     let min_regions =
         table.take("min_regions").and_then(|item| item.integer(1..=MAX_REGIONS as i64).map(|n| item.placed(n as u8)));
     let session = table.take("session").and_then(|item| capacity::session(&item));
+    let money = table.take("money").and_then(|item| money::read(&item));
     let check =
         table.take("check").and_then(|item| Some((item.key_at(), CheckSpec::read(item.table()?, belongs_above))));
     let regions = table.take("region").and_then(|item| item.table());
     let regions = regions.map(|table| region::read_all(table, &belongs_above)).unwrap_or_default();
     let streams = table.take("stream").and_then(|item| item.table());
+    let events = table.take("event").map(|item| event::read_all(&item, &origin)).unwrap_or_default();
     let records = table.take("records").and_then(|item| item.table());
 
     let soa = read_soa(soa, contact, &origin);
@@ -114,6 +117,12 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
     rules::check(&rules::Names { apex: &apex, ns: &ns, records: &records, streams: &streams }, file);
     warn_of_mixed_families(file, &all, &streams);
     require_locations(file, &all, &streams);
+    // The stream that is not there may be one with a fault.
+    let events = event::resolve(events, &streams, |fault| {
+        if !lossy {
+            file.report(fault)
+        }
+    });
     let used = used(&streams);
     let unused = all[..own].iter().enumerate().filter(|(i, _)| !used.contains_key(&(*i as u8)));
     for (_, spec) in unused.filter(|_| !lossy) {
@@ -142,8 +151,9 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         soa,
         min_regions: min_regions.map_or(1, |min| min.value),
         session_bits: session.unwrap_or(SESSION_BITS),
+        money,
     };
-    (placed, Some(assemble(file, whole, regions, streams, records, &used)))
+    (placed, Some(assemble(file, whole, regions, streams, events, records, &used)))
 }
 
 fn apex(item: &Item<'_>) -> Option<Name> {
@@ -357,6 +367,7 @@ struct Whole {
     soa: Soa,
     min_regions: u8,
     session_bits: f64,
+    money: Option<Money>,
 }
 
 /// Regions that nobody uses are left out, so positions move.
@@ -365,6 +376,7 @@ fn assemble(
     whole: Whole,
     regions: Vec<Region>,
     mut streams: Vec<Stream>,
+    events: Vec<Event>,
     records: Vec<PlacedRrset>,
     used: &BTreeMap<u8, BTreeSet<usize>>,
 ) -> Zone {
@@ -382,7 +394,7 @@ fn assemble(
             *region = moved.get(region).copied().unwrap_or_default();
         }
     }
-    let Whole { apex, ns, soa, min_regions, session_bits } = whole;
+    let Whole { apex, ns, soa, min_regions, session_bits, money } = whole;
     Zone {
         name: apex,
         file: file.path.clone(),
@@ -390,8 +402,10 @@ fn assemble(
         soa,
         min_regions,
         session_bits,
+        money,
         regions,
         streams,
+        events,
         records: records.into_iter().map(|placed| placed.rrset).collect(),
         modified: 0,
         digest: 0,

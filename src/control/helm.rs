@@ -4,6 +4,7 @@
 //! It is nice and takes a quarter of a core at most: after a step it rests for three times as long as that took. Whoever
 //! answers never waits for it, nor does the loop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -21,18 +22,21 @@ use crate::pilot::view::{MarketView, Stage, View};
 use crate::pilot::{Change, Demand, Pilot};
 use crate::snapshot::{Published, Snapshot};
 use crate::steering::cost::Costs;
+use crate::steering::pick::Mask;
 
 /// How often prices are solved for, at least.
 const EVERY: Duration = Duration::from_secs(1);
 /// After a step it rests for so many times as long.
 const REST: u32 = 3;
-/// How often a table for a loss is prepared.
-const PREPARE: Duration = Duration::from_millis(100);
+/// How often it listens to what is asked, and prepares a table for a loss.
+const PAUSE: Duration = Duration::from_millis(100);
 /// A plan that may be further from the best than this is told of.
 const GAP: f64 = 0.01;
 
 /// Of a region that is not steered by load: nobody knows what is sent there, so what is there is taken to stay for long.
 const ELSEWHERE: Expected = Expected { starts_per_s: 0.0, session: Duration::from_secs(7200) };
+
+static NONE: BTreeSet<u32> = BTreeSet::new();
 
 /// What the pilot sees of the world besides snapshots.
 pub trait Senses: Send {
@@ -40,8 +44,14 @@ pub trait Senses: Send {
     fn refresh(&mut self, snapshot: &Arc<Snapshot>, now: Instant, at: Timestamp) -> bool;
     fn demand(&self) -> &dyn Demand;
     fn costs(&self) -> &dyn Costs;
+    /// Groups whose answers should not live long, for what is about to happen.
+    fn brief(&self, at: Timestamp) -> BTreeSet<u32>;
+    /// Some ten times a second.
+    fn listen(&mut self, now: Instant, at: Timestamp);
     /// After each step, with what it came to.
-    fn learn(&mut self, pilot: &Pilot, at: Timestamp);
+    fn learn(&mut self, pilot: &Pilot, now: Instant, at: Timestamp);
+    /// Once, when nothing more will be asked.
+    fn end(&mut self, at: Timestamp);
 }
 
 /// What the thread works with.
@@ -64,7 +74,7 @@ impl Helm {
     pub fn start(parts: Parts, events: mpsc::Sender<Event>) -> Option<Helm> {
         let (wake, woken) = sync_channel(1);
         let view: Arc<ArcSwap<View>> = Arc::default();
-        let thread = Thread { parts, events, view: Arc::clone(&view), told: vec![] };
+        let thread = Thread { parts, events, view: Arc::clone(&view), brief: Default::default(), told: vec![] };
         let work = move || {
             aside::give_way();
             thread.run(&woken);
@@ -94,6 +104,8 @@ struct Thread {
     parts: Parts,
     events: mpsc::Sender<Event>,
     view: Arc<ArcSwap<View>>,
+    /// Groups whose answers are brief ahead of an event, as published, and the snapshot that they were published with.
+    brief: (BTreeSet<u32>, Option<Arc<Snapshot>>),
     /// By market: the stage, and whether an alarm was raised, as told.
     told: Vec<(Stage, bool)>,
 }
@@ -103,12 +115,11 @@ impl Thread {
         let mut due = Instant::now();
         let mut rested = due;
         loop {
-            let now = Instant::now();
-            let spare = self.parts.pilot.is_ready() && now + PREPARE < due;
-            let wait = if spare { PREPARE } else { due.saturating_duration_since(now) };
+            let wait = due.saturating_duration_since(Instant::now()).min(PAUSE);
             match woken.recv_timeout(wait) {
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if Instant::now() < due => {
+                    self.parts.senses.listen(Instant::now(), Timestamp::now());
                     self.parts.pilot.prepare();
                     continue;
                 }
@@ -117,7 +128,7 @@ impl Thread {
                     let snapshot = self.adopt();
                     let changes = self.parts.pilot.react();
                     if !self.publish(&snapshot, changes) {
-                        return;
+                        break;
                     }
                     if !self.parts.pilot.is_disturbed() {
                         continue;
@@ -129,12 +140,13 @@ impl Thread {
             }
             let started = Instant::now();
             if !self.step(started) {
-                return;
+                break;
             }
             let taken = started.elapsed();
             rested = Instant::now() + taken * REST;
             due = (started + EVERY).max(rested);
         }
+        self.parts.senses.end(Timestamp::now());
     }
 
     /// The snapshot of now.
@@ -161,23 +173,47 @@ impl Thread {
         let snapshot = self.adopt();
         let Parts { pilot, senses, load, .. } = &mut self.parts;
         if pilot.is_idle() {
-            return !self.events.is_closed();
+            return self.be_brief(&snapshot, at) && !self.events.is_closed();
         }
         if dearer {
             pilot.price(senses.costs());
         }
         let expected = pilot.expected();
-        let (_, states, events) = load.states(&snapshot, |id, _| expected.get(&id).copied().unwrap_or(ELSEWHERE), now);
+        let (known, states, events) =
+            load.states(&snapshot, |id, _| expected.get(&id).copied().unwrap_or(ELSEWHERE), now);
         for event in events {
             info!("{event}");
         }
+        // A reload came between.
+        pilot.adopt(&snapshot, &known, senses.costs());
         let changes = pilot.step(&states, senses.demand(), now);
-        senses.learn(pilot, at);
+        senses.learn(pilot, now, at);
         let view = pilot.view();
         let alive = self.publish(&snapshot, changes);
         self.tell(&view, now.elapsed());
         self.view.store(Arc::new(view));
-        alive
+        alive && self.be_brief(&snapshot, at)
+    }
+
+    /// Publishes short TTLs ahead of events, and takes them back after.
+    fn be_brief(&mut self, snapshot: &Arc<Snapshot>, at: Timestamp) -> bool {
+        let brief = self.parts.senses.brief(at);
+        let (before, with) = &self.brief;
+        let same = with.as_ref().is_some_and(|with| with.is_kin(snapshot));
+        if *before == brief && (same || brief.is_empty()) {
+            return true;
+        }
+        let other = brief.symmetric_difference(before).chain(if same { &NONE } else { &brief });
+        let groups: BTreeSet<u32> =
+            other.copied().filter(|group| (*group as usize) < snapshot.groups().len()).collect();
+        let changes = groups.into_iter().map(|group| {
+            let all = if brief.contains(&group) { Mask::MAX } else { 0 };
+            (group, Arc::new(snapshot.rankings_of(group).as_ref().clone().with_brief(all)))
+        });
+        let changes = changes.collect();
+        self.parts.pilot.be_brief(&brief);
+        self.brief = (brief, Some(Arc::clone(snapshot)));
+        self.publish(snapshot, changes)
     }
 
     /// Says what people should know, once.

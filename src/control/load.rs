@@ -11,12 +11,14 @@ use std::thread;
 
 use tracing::warn;
 
+use super::learned::{self, Shared as Learned};
 use super::serials::{Serials, open_state};
 use super::watch::Fingerprint;
 use crate::admin::access::Gate;
 use crate::config::admin::exposed;
 use crate::config::geoip::{database_paths, load_database};
 use crate::config::node::{self, load_node};
+use crate::config::rtt::{self, Imported};
 use crate::config::settings::{Node, Overrides, Zone};
 use crate::config::{At, Diagnostic, Shared, geo_warnings, load_zones};
 use crate::geo::Database;
@@ -35,6 +37,8 @@ pub struct Files {
     pub node: Node,
     pub zones: Vec<Zone>,
     pub database: Arc<Database>,
+    /// Rows of the table of round-trip times, if there is one.
+    pub rtt: Vec<Imported>,
     pub warnings: Vec<Diagnostic>,
     seen: Seen,
 }
@@ -123,6 +127,8 @@ impl NodeFile {
         let NodeFile { node, shared, mut diagnostics, mut seen } = self;
         seen.note([node.zones.clone()]);
         seen.databases = seen.note(database_paths(&node));
+        seen.note(node.rtt.clone());
+        let rtt = node.rtt.as_deref().map(rtt::load).transpose();
         let (zones, database) = thread::scope(|scope| {
             let zones = scope.spawn(|| load_zones(std::slice::from_ref(&node.zones), &shared));
             let database = match known {
@@ -133,10 +139,24 @@ impl NodeFile {
         });
         diagnostics.extend(zones.diagnostics);
         seen.note(zones.named);
+        let rtt = rtt.unwrap_or_else(|faults| {
+            diagnostics.extend(faults);
+            None
+        });
+        if let (Some(path), Some(rows)) = (&node.rtt, &rtt) {
+            diagnostics.extend(rtt::unknown_regions(path, rows, &zones.zones));
+        }
         match database {
             Ok(database) if !diagnostics.iter().any(Diagnostic::is_error) => {
                 diagnostics.extend(geo_warnings(&zones.zones, |rule| database.knows(rule)));
-                Ok(Files { node, zones: zones.zones, database, warnings: diagnostics, seen })
+                Ok(Files {
+                    node,
+                    zones: zones.zones,
+                    database,
+                    rtt: rtt.unwrap_or_default(),
+                    warnings: diagnostics,
+                    seen,
+                })
             }
             Ok(_) => Err(Refused { diagnostics, seen }),
             Err(faults) => {
@@ -160,6 +180,8 @@ pub struct Loader {
     state: Option<PathBuf>,
     /// Takes what a load says of the admin address.
     gate: Arc<Gate>,
+    /// Takes the table of round-trip times.
+    learned: Learned,
     memory: Mutex<Memory>,
 }
 
@@ -174,7 +196,7 @@ impl Loader {
     /// `files`: the first reading of `sources`. Gives the first snapshot too. Blocks as long as compiling takes.
     ///
     /// A state directory that cannot be had costs the serials' memory and nothing else, so it is only warned of.
-    pub fn new(sources: Sources, files: Files, gate: Arc<Gate>) -> (Loader, Loaded) {
+    pub fn new(sources: Sources, files: Files, gate: Arc<Gate>, learned: Learned) -> (Loader, Loaded) {
         let state = open_state(&files.node.state);
         if let Err(error) = &state {
             warn!(
@@ -189,7 +211,7 @@ impl Loader {
             database: (files.seen.databases.clone(), Arc::clone(&files.database)),
             inputs: files.seen.inputs.clone(),
         };
-        let loader = Loader { sources, started: files.node.clone(), state, gate, memory: Mutex::new(memory) };
+        let loader = Loader { sources, started: files.node.clone(), state, gate, learned, memory: Mutex::new(memory) };
         let loaded = loader.compile(files, None, &Beliefs::new());
         (loader, loaded)
     }
@@ -212,7 +234,8 @@ impl Loader {
     }
 
     fn compile(&self, files: Files, previous: Option<&Snapshot>, beliefs: &Beliefs) -> Loaded {
-        let Files { zones, database, warnings, seen, .. } = files;
+        let Files { zones, database, rtt, warnings, seen, .. } = files;
+        self.import(&rtt, &database, &zones);
         let mut memory = self.memory();
         memory.database = (seen.databases.clone(), Arc::clone(&database));
         memory.inputs = seen.inputs.clone();
@@ -229,6 +252,16 @@ impl Loader {
         drop(memory);
         let snapshot = Snapshot::compile(zones, &database, |target| verdict(beliefs, target), previous);
         Loaded { snapshot, warnings, seen }
+    }
+
+    /// Computed before the lock is taken.
+    fn import(&self, rows: &[Imported], database: &Database, zones: &[Zone]) {
+        let region = |name: &str| {
+            let found = zones.iter().flat_map(|zone| &zone.regions).find(|region| *region.name == *name);
+            found.and_then(|region| region.location)
+        };
+        let table = learned::table(rows, database, region);
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).import(table);
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

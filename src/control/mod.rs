@@ -15,13 +15,16 @@
 pub mod aside;
 mod hands;
 pub mod helm;
+pub mod learned;
 pub mod load;
+pub mod measured;
 mod memory;
 mod notes;
 mod orders;
 mod regions;
 mod reload;
 pub mod retired;
+pub mod senses;
 pub mod serials;
 pub mod watch;
 
@@ -91,7 +94,10 @@ pub enum Event {
         reply: oneshot::Sender<Result<Vec<Order>, Refusal>>,
     },
     /// What the pilot made of the load, for groups of `basis` and of what differs from it in verdicts and standings alone.
-    Steer { basis: Arc<Snapshot>, changes: Vec<Change> },
+    Steer {
+        basis: Arc<Snapshot>,
+        changes: Vec<Change>,
+    },
 }
 
 /// `Ok`: the generation that was published. `Err`: why nothing changed.
@@ -111,11 +117,13 @@ pub struct Parts {
     pub watcher: Watcher,
     pub prober: Prober,
     pub beats: Beats,
+    /// Learns the servers of each reload.
+    pub loads: crate::load::Desk,
     pub verdicts: mpsc::Receiver<health::Event>,
     pub events: mpsc::Receiver<Event>,
     pub ledger: Arc<Ledger>,
     pub tally: Arc<Tally>,
-    pub keeper: Keeper,
+    pub keeper: Arc<Keeper>,
     /// What was known when this node last ended.
     pub restored: Restored,
     /// `None`: nothing is steered by load.
@@ -136,6 +144,7 @@ struct Control {
     watcher: Watcher,
     prober: Prober,
     beats: Beats,
+    loads: crate::load::Desk,
     verdicts: mpsc::Receiver<health::Event>,
     events: mpsc::Receiver<Event>,
     ledger: Arc<Ledger>,
@@ -163,12 +172,11 @@ struct Control {
 
 impl Control {
     fn new(parts: Parts) -> Control {
-        let Parts { published, load, watcher, prober, beats, verdicts, events, ledger, tally, keeper, restored, helm } =
-            parts;
+        let Parts { published, load, watcher, prober, beats, loads, .. } = parts;
+        let Parts { verdicts, events, ledger, tally, keeper, restored, helm, .. } = parts;
         let snapshot = published.load_full();
         let now = now();
-        let keeper = Arc::new(keeper);
-        let Restored { orders, verdicts: saved, ramps, journal } = restored;
+        let Restored { orders, verdicts: saved, ramps, journal, .. } = restored;
         let mut control = Control {
             world: World::new(&snapshot),
             judge: Judge::new(Rules { own: VANTAGE.into(), ..Rules::default() }),
@@ -189,6 +197,7 @@ impl Control {
             watcher,
             prober,
             beats,
+            loads,
             verdicts,
             events,
             ledger,

@@ -64,6 +64,9 @@ impl Control {
         let everywhere = self.regions.all().collect();
         let (after, flips, steps) = self.settle(Some(snapshot), everywhere, now());
         let generation = after.generation();
+        let (loads, snapshot) = (self.loads.clone(), Arc::clone(&after));
+        // Nobody waits for it, and the loop must not.
+        drop(aside::run("loads", move || loads.retain(&snapshot)));
         let plain = vec![Note::new(Kind::Reloaded, format!("generation {generation}, {} zones", after.zones().len()))];
         self.scribe.note(Job { plain, flips, steps, ..Job::new(before, Arc::clone(&after)) });
         self.tally.reloads_done.fetch_add(1, Relaxed);

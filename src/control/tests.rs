@@ -75,7 +75,8 @@ impl Rig {
             ledger: Arc::new(Ledger::default()),
             tally: Arc::clone(&tally),
             beats: Beats::default(),
-            keeper,
+            loads: Default::default(),
+            keeper: Arc::new(keeper),
             restored,
             helm: None,
         };
@@ -282,7 +283,7 @@ impl Rig {
         let (keeper, restored) = Keeper::start(state);
         self.journal = restored.journal.clone();
         let parts = self.parts.as_mut().unwrap();
-        (parts.keeper, parts.restored) = (keeper, restored);
+        (parts.keeper, parts.restored) = (Arc::new(keeper), restored);
     }
 
     /// Returns once the loop has let go of its state.

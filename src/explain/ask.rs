@@ -160,7 +160,10 @@ impl<'a> Chooser<'a> {
             regions: ranked.chain(never).map(|(region, standing)| self.region(region, standing)).collect(),
             chosen: chosen.as_ref().map(|given| self.name(given.region)),
             by_load: self.prices.as_ref().map(|prices| prices.market.stage.describe().to_owned()),
-            without_load: self.choosing.prior.filter(|prior| Some(*prior) != chosen.as_ref().map(|given| given.region))
+            without_load: self
+                .choosing
+                .prior
+                .filter(|prior| Some(*prior) != chosen.as_ref().map(|given| given.region))
                 .map(|prior| self.name(prior)),
             all_down: self.choosing.all_down,
         }

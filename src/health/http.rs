@@ -4,6 +4,9 @@
 //! sends: the head by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], all that comes, whatever it is, by
 //! the [`Meter`] and the probe's time-out.
 //!
+//! A load report is read on the side: from the head at once, from a body while the connection is idle, so that no verdict
+//! waits for it.
+//!
 //! The kept connection is watched while idle: a server that is killed closes it, which is known at once, long before
 //! the next probe is due.
 
@@ -25,6 +28,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::load::{Collector, Listener};
 use super::meter::Meter;
 use super::probe::Trouble;
 use crate::config::settings::HttpCheck;
@@ -45,6 +49,8 @@ pub(super) struct Exchange {
     host: HeaderValue,
     status: Vec<StatusCode>,
     contains: Option<Box<str>>,
+    /// Who is told of load reports in the answers.
+    listener: Option<Listener>,
 }
 
 /// A connection on which another request can be sent.
@@ -53,6 +59,10 @@ pub(super) struct Kept {
     sender: SendRequest<Empty<Bytes>>,
     /// What has not been read of the last response, and how much more of it may come.
     rest: Option<(Incoming, usize)>,
+    /// What is read of it for its load report.
+    collector: Option<Collector>,
+    /// The server closes it after the last response.
+    last: bool,
     meter: Meter,
     born: Instant,
 }
@@ -64,6 +74,8 @@ pub(super) enum Gone {
     Closed,
     /// The last response is too long to read to its end, or too much came after it.
     TooLong,
+    /// The last response was read to its end, and it was the last.
+    Done,
 }
 
 impl Exchange {
@@ -79,7 +91,13 @@ impl Exchange {
                 .map(|&code| StatusCode::from_u16(code).map_err(|_| format!("{code} is not an HTTP status")))
                 .collect::<Result<_, _>>()?,
             contains: check.contains.as_deref().map(Into::into),
+            listener: None,
         })
+    }
+
+    /// The same, with somebody to tell of load reports.
+    pub(super) fn heard_by(self, listener: Option<Listener>) -> Exchange {
+        Exchange { listener, ..self }
     }
 
     /// Begins HTTP on a new stream: one that `meter` counts, or one that reads from such a one.
@@ -91,20 +109,34 @@ impl Exchange {
         let mut builder = Builder::new();
         builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| trouble(&error))?;
-        Ok(Kept { wire: Wire(Some(Box::pin(connection))), sender, rest: None, meter, born: Instant::now() })
+        Ok(Kept {
+            wire: Wire(Some(Box::pin(connection))),
+            sender,
+            rest: None,
+            collector: None,
+            last: false,
+            meter,
+            born: Instant::now(),
+        })
     }
 
     /// Sends the request and judges the response. `Ok` is a good answer, with the connection when it can be kept.
     pub(super) async fn ask(&self, mut kept: Kept) -> Result<Option<Kept>, Trouble> {
         let (head, mut body) = self.send(&mut kept, self.request(&self.uri)).await?;
         let mut budget = MAX_BODY;
+        kept.collector = self.listener.as_ref().and_then(|listener| listener.body(&head.headers));
         if let Some(text) = &self.contains {
-            find(&mut kept.wire, &mut body, text, &mut budget).await?;
+            let seen = find(&mut kept.wire, &mut body, text, &mut budget).await?;
+            if let Some(collector) = &mut kept.collector {
+                collector.take(&seen);
+            }
         }
-        if !persists(head.version, &head.headers) {
+        kept.last = !persists(head.version, &head.headers);
+        if kept.last && kept.collector.is_none() {
             return Ok(None);
         }
-        kept.rest = (!body.is_end_stream()).then_some((body, budget));
+        // A report is read once the verdict is told, though the body may be here already.
+        kept.rest = (kept.collector.is_some() || !body.is_end_stream()).then_some((body, budget));
         Ok(Some(kept))
     }
 
@@ -115,10 +147,20 @@ impl Exchange {
     /// bytes of it could become gigabytes.
     pub(super) async fn fetch(
         &self,
+        kept: Kept,
+        uri: &Uri,
+        take: impl FnMut(&[u8]) -> Result<(), Arc<str>>,
+    ) -> Result<Option<Kept>, Trouble> {
+        self.read(kept, uri, take).await.map(|(_, kept)| kept)
+    }
+
+    /// [`Exchange::fetch`] with the head of the answer.
+    pub(super) async fn read(
+        &self,
         mut kept: Kept,
         uri: &Uri,
         mut take: impl FnMut(&[u8]) -> Result<(), Arc<str>>,
-    ) -> Result<Option<Kept>, Trouble> {
+    ) -> Result<(Parts, Option<Kept>), Trouble> {
         let mut request = self.request(uri);
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (head, mut body) = self.send(&mut kept, request).await?;
@@ -136,7 +178,8 @@ impl Exchange {
                 take(data).map_err(Trouble::Hard)?;
             }
         }
-        Ok(persists(head.version, &head.headers).then_some(kept))
+        let persists = persists(head.version, &head.headers);
+        Ok((head, persists.then_some(kept)))
     }
 
     /// Sends a request and waits for the head of the response, whose status must be a good one.
@@ -148,6 +191,9 @@ impl Exchange {
         let (head, body) = response.into_parts();
         if !self.accepts(head.status) {
             return Err(Trouble::Hard(format!("status {}", head.status.as_u16()).into()));
+        }
+        if let Some(listener) = &self.listener {
+            listener.head(&head.headers);
         }
         Ok((head, body))
     }
@@ -179,7 +225,7 @@ impl Exchange {
 impl Kept {
     /// Whether the next request may go out on it.
     pub(super) fn is_usable(&self) -> bool {
-        self.rest.is_none() && !self.sender.is_closed() && self.born.elapsed() < MAX_AGE
+        self.rest.is_none() && !self.last && !self.sender.is_closed() && self.born.elapsed() < MAX_AGE
     }
 
     /// Waits, reading what is left of the last response, until the connection is good for nothing. Cancel-safe.
@@ -188,7 +234,10 @@ impl Kept {
             let closed = self.wire.poll(cx).is_ready();
             let gone = self.drain(cx).or(closed.then_some(Gone::Closed));
             match gone {
+                None if self.last && self.rest.is_none() => Poll::Ready(Gone::Done),
                 None => Poll::Pending,
+                // As it said it would.
+                Some(Gone::Closed) if self.last => Poll::Ready(Gone::Done),
                 Some(_) if self.meter.is_used_up() => Poll::Ready(Gone::TooLong),
                 Some(gone) => Poll::Ready(gone),
             }
@@ -200,12 +249,29 @@ impl Kept {
         while let Some((body, budget)) = &mut self.rest {
             match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => break,
-                Poll::Ready(None) => self.rest = None,
+                Poll::Ready(None) => {
+                    self.rest = None;
+                    if let Some(collector) = self.collector.take() {
+                        collector.finish();
+                    }
+                }
                 Poll::Ready(Some(Err(_))) => return Some(Gone::Closed),
-                Poll::Ready(Some(Ok(frame))) => match budget.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                    Some(left) => *budget = left,
-                    None => return Some(Gone::TooLong),
-                },
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    match (budget.checked_sub(data.len()), &mut self.collector) {
+                        (Some(left), None) => *budget = left,
+                        (Some(left), Some(collector)) => {
+                            *budget = left;
+                            collector.take(data);
+                        }
+                        (None, collector) => {
+                            if let Some(collector) = collector.take() {
+                                collector.too_long();
+                            }
+                            return Some(Gone::TooLong);
+                        }
+                    }
+                }
             }
         }
         None
@@ -239,8 +305,8 @@ impl Wire {
     }
 }
 
-/// Reads the body until `text` has been seen, at most `budget` bytes.
-async fn find(wire: &mut Wire, body: &mut Incoming, text: &str, budget: &mut usize) -> Result<(), Trouble> {
+/// Reads the body until `text` has been seen, at most `budget` bytes; gives what was read.
+async fn find(wire: &mut Wire, body: &mut Incoming, text: &str, budget: &mut usize) -> Result<Vec<u8>, Trouble> {
     let needle = text.as_bytes();
     let mut seen: Vec<u8> = Vec::new();
     let lacks = || Trouble::Hard(format!("body lacks {}", Short(text)).into());
@@ -254,7 +320,7 @@ async fn find(wire: &mut Wire, body: &mut Incoming, text: &str, budget: &mut usi
         seen.extend_from_slice(piece);
         *budget -= piece.len();
         if needle.is_empty() || seen[overlap..].windows(needle.len()).any(|window| window == needle) {
-            return Ok(());
+            return Ok(seen);
         }
         if *budget == 0 {
             return Err(lacks());

@@ -19,6 +19,7 @@
 //! * `oversight`: the alarm for probes that have stopped; [`alarm`]: how alarms reach whoever listens.
 //! * [`rtt`]: how long probes take, for time-outs that adapt. Pure.
 //! * `patience`: time-outs that forgive this machine's own lateness, and that no server can hold up.
+//! * `load`: load reports in the answers, and the task that asks for them beside the probes.
 //! * `meter`: a bound on the bytes of one answer.
 //! * [`stats`]: counters that metrics and `explain` read without a lock.
 
@@ -38,6 +39,7 @@ pub(crate) mod group;
 pub mod hls;
 mod http;
 pub mod judge;
+mod load;
 mod meter;
 mod oversight;
 mod patience;

@@ -63,6 +63,7 @@ mod tests {
             rise: 10,
             port: 1,
             heartbeat: None,
+            load: Default::default(),
         };
         let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None };
         let stats = TargetStats::new(Arc::new(target), Verdict::Unknown);
@@ -91,6 +92,7 @@ mod tests {
             rise: 10,
             port: 1,
             heartbeat: None,
+            load: Default::default(),
         };
         let target =
             Arc::new(Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None });

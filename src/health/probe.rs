@@ -8,18 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::http::response::Parts;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Target;
 use super::exec::Exec;
 use super::hls::Hls;
 use super::http::{Exchange, Kept};
+use super::load::Listener;
 use super::meter::Metered;
 use super::tls::{self, Connectors};
-use crate::config::settings::{CheckKind, HttpCheck, Transport};
+use super::{Reports, Target};
+use crate::config::settings::{CheckKind, HttpCheck, LoadRequest, Transport};
 
 /// What came of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,21 +72,27 @@ struct Web {
 }
 
 impl Probe {
-    /// Errors: a check that cannot be carried out, in words for people.
-    pub(super) fn new(target: &Target, connectors: &mut Connectors) -> Result<Probe, String> {
+    /// `reports`: who is told of load reports in the answers. Errors: a check that cannot be carried out, in words for
+    /// people.
+    pub(super) fn new(
+        target: &Target,
+        connectors: &mut Connectors,
+        reports: Option<&Arc<dyn Reports>>,
+    ) -> Result<Probe, String> {
+        let listener = reports.map(|reports| Listener::new(target, Arc::clone(reports)));
         let kind = match &target.check.kind {
             CheckKind::Tcp => Kind::Tcp,
-            CheckKind::Http(http) => Kind::web(target, http, None, None)?,
+            CheckKind::Http(http) => Kind::web(target, http, None, None, listener)?,
             CheckKind::Https { http, ca } => {
                 let tls = (connectors.connector(ca.as_ref())?, tls::server_name(&http.host)?);
-                Kind::web(target, http, Some(tls), None)?
+                Kind::web(target, http, Some(tls), None, listener)?
             }
             CheckKind::Hls { http, transport, stale } => {
                 let tls = match transport {
                     Transport::Plain => None,
                     Transport::Tls(ca) => Some((connectors.connector(ca.as_ref())?, tls::server_name(&http.host)?)),
                 };
-                Kind::web(target, http, tls, Some(Hls::new(&http.host, *stale)))?
+                Kind::web(target, http, tls, Some(Hls::new(&http.host, *stale)), listener)?
             }
             CheckKind::Exec(exec) => Kind::Exec(Exec::new(exec, target.address)),
         };
@@ -137,8 +145,10 @@ impl Kind {
         http: &HttpCheck,
         tls: Option<(TlsConnector, ServerName<'static>)>,
         hls: Option<Hls>,
+        listener: Option<Listener>,
     ) -> Result<Kind, String> {
-        Ok(Kind::Web(Box::new(Web { address: target.address, exchange: Exchange::new(http)?, tls, hls })))
+        let exchange = Exchange::new(http)?.heard_by(listener.filter(|_| target.check.load.is_in_answers()));
+        Ok(Kind::Web(Box::new(Web { address: target.address, exchange, tls, hls })))
     }
 }
 
@@ -159,6 +169,47 @@ impl Web {
             None => self.exchange.ask(kept).await,
             Some(hls) => hls.look(&self.exchange, kept, || self.open()).await,
         }
+    }
+}
+
+/// A request for a load report beside the probes.
+pub(super) struct Request(Web);
+
+impl Request {
+    /// Errors: one that cannot be sent, in words for people.
+    pub(super) fn new(
+        target: &Target,
+        asked: &LoadRequest,
+        connectors: &mut Connectors,
+        listener: Listener,
+    ) -> Result<Request, String> {
+        let mut http = asked.http.clone();
+        let address = SocketAddr::new(target.address.ip(), asked.port);
+        if http.host.is_empty() {
+            http.host = match address {
+                SocketAddr::V4(address) => address.ip().to_string(),
+                SocketAddr::V6(address) => format!("[{}]", address.ip()),
+            };
+        }
+        let tls = match &asked.transport {
+            Transport::Plain => None,
+            Transport::Tls(ca) => Some((connectors.connector(ca.as_ref())?, tls::server_name(&http.host)?)),
+        };
+        let exchange = Exchange::new(&http)?.heard_by(asked.metrics.is_empty().then_some(listener));
+        Ok(Request(Web { address, exchange, tls, hls: None }))
+    }
+
+    pub(super) async fn open(&self) -> Result<Kept, Trouble> {
+        self.0.open().await
+    }
+
+    /// Hands the body of the answer to `take`, piece by piece; see [`Exchange::fetch`].
+    pub(super) async fn read(
+        &self,
+        kept: Kept,
+        take: impl FnMut(&[u8]) -> Result<(), Arc<str>>,
+    ) -> Result<(Parts, Option<Kept>), Trouble> {
+        self.0.exchange.read(kept, self.0.exchange.uri(), take).await
     }
 }
 

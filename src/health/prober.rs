@@ -23,14 +23,16 @@ use tokio_util::task::AbortOnDropHandle;
 use super::alarm::{Alarm, Alarms};
 use super::doubts::{Doubter, Doubts, News};
 use super::http::{Gone, Kept};
+use super::load::{Asker, Listener};
 use super::oversight::oversee;
 use super::patience::{alarm, patiently};
-use super::probe::{Outcome, Probe};
+use super::probe::{Outcome, Probe, Request};
 use super::rtt::Rtts;
 use super::stats::{Kind, Stats, TargetStats, now};
 use super::tls::Connectors;
 use super::tracker::{Change, Plan, ProbeId, Rules, Sample, Tracker};
-use super::{Target, Verdict};
+use super::{Reports, Target, Verdict};
+use crate::config::settings::LoadSource;
 
 /// Connections being made at one time, of all targets together. More wait their turn; the time-out of a probe does not
 /// run while it waits. Bounds file descriptors, handshakes and bursts of SYN when thousands of targets fail at once.
@@ -69,6 +71,7 @@ pub struct Prober {
     doubter: Doubter,
     alarms: Alarms,
     shared: Arc<Shared>,
+    reports: Option<Arc<dyn Reports>>,
     /// From the first [`Prober::retarget`] on.
     oversight: Option<AbortOnDropHandle<()>>,
 }
@@ -76,7 +79,7 @@ pub struct Prober {
 struct Running {
     stats: Arc<TargetStats>,
     doubts: Arc<Doubts>,
-    _task: AbortOnDropHandle<()>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 /// What all tasks share.
@@ -109,8 +112,14 @@ impl Prober {
             doubter: Doubter::default(),
             alarms: Alarms::default(),
             shared: Arc::new(shared),
+            reports: None,
             oversight: None,
         }
+    }
+
+    /// Tells `reports` what targets say of their load, from the next [`Prober::retarget`] on.
+    pub fn reporting_to(self, reports: Arc<dyn Reports>) -> Prober {
+        Prober { reports: Some(reports), ..self }
     }
 
     /// Probes these targets from now on, and no others. Targets that stay keep their state and connections; new ones
@@ -207,17 +216,18 @@ impl Prober {
         let stats = Arc::new(TargetStats::new(target.clone(), prior));
         let doubts = Arc::new(Doubts::default());
         self.shared.unsettled.send_modify(|count| *count += 1);
-        let probe = match Probe::new(&target, &mut self.connectors) {
+        let probe = match Probe::new(&target, &mut self.connectors, self.reports.as_ref()) {
             Ok(probe) => Arc::new(probe),
             Err(fault) => {
                 tracing::error!(address = %target.address, "not probed, counts as up: {fault}");
                 stats.count_failure(Kind::Local, &fault);
                 stats.set_verdict(Verdict::Unknown);
                 self.shared.settled(&stats);
-                return Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(async {})) };
+                return Running { stats, doubts, _tasks: vec![] };
             }
         };
         let seed = RandomState::new().hash_one(&*target);
+        let asker = self.asker(&target, seed);
         let alarms = self.alarms.clone();
         let watcher =
             Watcher { target, probe, stats: stats.clone(), doubts: doubts.clone(), shared: self.shared.clone() };
@@ -227,7 +237,28 @@ impl Prober {
             let stats = watcher.stats.clone();
             supervise(&stats, &alarms, pause, || watcher.watch(seed)).await;
         };
-        Running { stats, doubts, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        let mut tasks = vec![AbortOnDropHandle::new(tokio::spawn(task))];
+        tasks.extend(asker.map(|asker| AbortOnDropHandle::new(tokio::spawn(asker))));
+        Running { stats, doubts, _tasks: tasks }
+    }
+}
+
+impl Prober {
+    /// The task that asks a target for its load beside its probes, if it is to be asked.
+    fn asker(&mut self, target: &Target, seed: u64) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let LoadSource::Apart(asked) = &target.check.load else { return None };
+        let listener = Listener::new(target, Arc::clone(self.reports.as_ref()?));
+        match Request::new(target, asked, &mut self.connectors, listener.clone()) {
+            Ok(request) => {
+                let asker = Asker::new(request, listener, asked.clone());
+                let phase = (seed >> 40) as f64 / (1u64 << 24) as f64;
+                Some(asker.run(phase, Arc::clone(&self.shared.connecting)))
+            }
+            Err(fault) => {
+                tracing::error!(address = %target.address, "not asked for its load: {fault}");
+                None
+            }
+        }
     }
 }
 

@@ -208,6 +208,7 @@ impl Simulation {
             rise: 10,
             port: 1,
             heartbeat: None,
+            load: Default::default(),
         };
         let target = Target { address: ([192, 0, 2, 1], 1).into(), check: Arc::new(check), beats_of: None };
         let mut judge = Judge::new(Court::default());

@@ -271,6 +271,7 @@ mod tests {
             rise: 1,
             port: 1,
             heartbeat: None,
+            load: Default::default(),
         };
         let target = Target { address: "127.0.0.1:1".parse().unwrap(), check: Arc::new(check), beats_of: None };
         TargetStats::new(Arc::new(target), Verdict::Unknown)

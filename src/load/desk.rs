@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use super::board::{Board, Counts, Event, Source, State};
 use super::gauge::Heard;
-use super::known::{Known, MachineId, Region, RegionId, Size};
+use super::known::{Known, MachineId, Region, RegionId};
 use super::report::{Fault, Figures, Report};
 use super::reporter::Expected;
-use crate::config::settings::{self, Family};
+use crate::config::settings::Family;
 use crate::health::beats::packet::Load;
 use crate::health::{Reports, Target};
 use crate::snapshot::Snapshot;
@@ -34,10 +34,9 @@ impl Desk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the servers and regions of this snapshot may report, and no others. `size` tells of a region's
-    /// settings. An older snapshot than the last changes nothing. Linear in the zones.
-    pub fn retain(&self, snapshot: &Snapshot, size: impl Fn(&settings::Region) -> Size) {
-        let known = Arc::new(Known::of(snapshot, size));
+    /// From now on the servers and regions of this snapshot may report, and no others. An older snapshot than the last changes nothing. Linear in the zones.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let known = Arc::new(Known::of(snapshot));
         let mut inner = self.lock();
         if snapshot.generation() >= inner.generation {
             inner.generation = snapshot.generation();
@@ -66,6 +65,17 @@ impl Desk {
     /// The region of this name; see [`Known::find`].
     pub fn find(&self, name: &str, zone: Option<&str>) -> Result<RegionId, Fault> {
         self.lock().board.find(name, zone)
+    }
+
+    /// Whether a server is of a region of this name, in this zone where one is given.
+    pub fn is_of(&self, server: IpAddr, region: &str, zone: Option<&str>) -> bool {
+        let known = self.known();
+        let Some(machine) = known.machine(server) else { return false };
+        let of_zone = zone.map(|zone| known.of_zone(zone).unwrap_or_default());
+        known.machines[machine.0 as usize]
+            .regions
+            .iter()
+            .any(|id| *known.region_at(*id).name == *region && of_zone.is_none_or(|regions| regions.contains(id)))
     }
 
     /// What is believed of all regions, in the order of [`Known::regions`], and what of it is worth noting. `snapshot`

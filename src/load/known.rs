@@ -28,6 +28,12 @@ pub struct Size {
     pub session_bits: Option<f64>,
 }
 
+/// The size of a region, as its zone's file has it.
+fn size(zone: &settings::Zone, region: &settings::Region) -> Size {
+    let capacity = region.capacity.as_ref().map(|capacity| capacity.sessions);
+    Size { capacity, session_bits: Some(zone.session_bits) }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// Public addresses, sorted.
@@ -75,13 +81,13 @@ pub enum NoRegion {
 }
 
 impl Known {
-    /// What the zones of a snapshot use. `size` tells of a region's settings. Linear in the zones and their distinct
-    /// regions.
-    pub fn of(snapshot: &Snapshot, size: impl Fn(&settings::Region) -> Size) -> Known {
+    /// What the zones of a snapshot use. Linear in the zones and their distinct regions.
+    pub fn of(snapshot: &Snapshot) -> Known {
         // Zones that say the same are looked at once.
         let fleets: Vec<(u32, u32)> =
             (0..snapshot.fleets()).filter_map(|fleet| Some((fleet, snapshot.zones_of(fleet).next()?))).collect();
-        let regions_of = |zone: u32| &snapshot.zones()[zone as usize].zone.regions;
+        let of = |zone: u32| &*snapshot.zones()[zone as usize].zone;
+        let regions_of = |zone: u32| &of(zone).regions;
         let mut union = Union::default();
         for region in fleets.iter().flat_map(|(_, zone)| regions_of(*zone)) {
             for server in region.servers.iter() {
@@ -92,8 +98,9 @@ impl Known {
         let mut ids: HashMap<(Arc<str>, Vec<MachineId>), RegionId> = HashMap::new();
         for (fleet, zone) in fleets {
             let regions = regions_of(zone).iter().enumerate();
-            let of_zone: Arc<[RegionId]> =
-                regions.map(|(r, region)| known.region(region, size(region), (zone, r as u8), &mut ids)).collect();
+            let of_zone: Arc<[RegionId]> = regions
+                .map(|(r, region)| known.region(region, size(of(zone), region), (zone, r as u8), &mut ids))
+                .collect();
             for zone in snapshot.zones_of(fleet) {
                 known.by_zone.insert(snapshot.zones()[zone as usize].zone.label(), Arc::clone(&of_zone));
             }
@@ -138,6 +145,22 @@ impl Known {
             }
         }
         id
+    }
+
+    /// One region of machines of one weight and one address each.
+    #[cfg(test)]
+    pub(super) fn for_tests(name: &str, addresses: &[&str], size: Size) -> Known {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let ids = || (0..).map(MachineId);
+        let machine = |address: &IpAddr| Machine { addresses: vec![*address], regions: vec![RegionId(0)] };
+        let members = ids().take(addresses.len()).map(|machine| Member { machine, weight: 1.0 }).collect();
+        Known {
+            machines: addresses.iter().map(machine).collect(),
+            regions: vec![Region { name: name.into(), members, size, sample: (0, 0) }],
+            by_address: addresses.into_iter().zip(ids()).collect(),
+            by_name: [(name.into(), vec![RegionId(0)])].into(),
+            ..Known::default()
+        }
     }
 
     /// The machine with this public address.

@@ -74,10 +74,13 @@ pub enum Why {
     TooLong = 4,
     /// Of a server or region that is not known.
     Unknown = 5,
+    /// The request for it failed.
+    Failed = 6,
 }
 
 impl Why {
-    pub const ALL: [Why; 6] = [Why::Unreadable, Why::Figure, Why::Unit, Why::Nothing, Why::TooLong, Why::Unknown];
+    pub const ALL: [Why; 7] =
+        [Why::Unreadable, Why::Figure, Why::Unit, Why::Nothing, Why::TooLong, Why::Unknown, Why::Failed];
 
     /// The value of the metric's label.
     pub fn label(self) -> &'static str {
@@ -88,6 +91,7 @@ impl Why {
             Why::Nothing => "nothing",
             Why::TooLong => "too_long",
             Why::Unknown => "unknown",
+            Why::Failed => "failed",
         }
     }
 
@@ -102,6 +106,7 @@ impl Why {
             Why::Nothing => "a report names sessions, utilization, capacity, bits_per_s or starts_per_s",
             Why::TooLong => "a report has at most 64 KiB",
             Why::Unknown => "only servers and regions of the zone files report",
+            Why::Failed => "a server answers with its load before it is asked again",
         }
     }
 }

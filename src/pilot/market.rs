@@ -31,6 +31,8 @@ pub struct Market {
 pub struct MarketRegion {
     pub id: RegionId,
     pub name: Arc<str>,
+    /// The label of a zone that has it.
+    pub zone: Arc<str>,
     /// The (fleet, region) pairs that it is.
     pub uses: Vec<(u32, u8)>,
     /// By use: the zones, by label, sorted.
@@ -44,6 +46,12 @@ pub struct MarketRegion {
     /// Money for a GB.
     pub cost: Option<f64>,
     pub location: Option<Point>,
+}
+
+impl MarketRegion {
+    fn site(&self) -> Site<'_> {
+        Site { zone: &self.zone, name: &self.name, location: self.location }
+    }
 }
 
 /// Streams that are steered alike, within a market.
@@ -155,8 +163,7 @@ impl Market {
     pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) {
         let facts = &snapshot.geography().facts;
         let width = self.regions.len();
-        let sites: Vec<Site<'_>> =
-            self.regions.iter().map(|region| Site { name: &region.name, location: region.location }).collect();
+        let sites: Vec<Site<'_>> = self.regions.iter().map(MarketRegion::site).collect();
         let mut plain = Vec::with_capacity(facts.len() * width);
         costs.fill(facts, &sites, &mut plain);
         let steered: Vec<&MarketGroup> = self.groups.iter().filter(|group| group.first_row.is_some()).collect();
@@ -164,6 +171,7 @@ impl Market {
         let mut joined = Vec::with_capacity(steered.len() * facts.len());
         for group in steered {
             let plan = &snapshot.geography().plans[group.plan as usize];
+            let extra = self.extra_ms(snapshot, group);
             for (cell, (plain, facts)) in plain.chunks_exact(width.max(1)).zip(facts).enumerate() {
                 let start = all.len();
                 all.resize(start + width, f32::INFINITY);
@@ -171,7 +179,8 @@ impl Market {
                 if choice.policy == Policy::Nearest {
                     for option in &choice.options {
                         if let Some(column) = group.column(option.region) {
-                            all[start + usize::from(column)] = plain[usize::from(column)] + option.bias as f32;
+                            all[start + usize::from(column)] =
+                                plain[usize::from(column)] + option.bias as f32 + extra[usize::from(column)];
                         }
                     }
                 }
@@ -179,6 +188,16 @@ impl Market {
             }
         }
         self.rows = Rows::new(width, &all, &joined).expect("as many costs as cells and regions, which are few enough");
+    }
+
+    /// By column: ms that the zone of a group adds to regions that are dear.
+    fn extra_ms(&self, snapshot: &Snapshot, group: &MarketGroup) -> Vec<f32> {
+        let zone = snapshot.sample(snapshot.groups()[group.group as usize].fleet);
+        let Some(money) = &zone.money else { return vec![0.0; self.regions.len()] };
+        let price =
+            |column: usize| group.region(column as u8).and_then(|region| zone.regions[usize::from(region)].cost);
+        let prices: Vec<Option<f64>> = (0..self.regions.len()).map(price).collect();
+        money.extra_ms(&prices).into_iter().map(|ms| ms as f32).collect()
     }
 
     /// Starts/s of each row, from those of each cell of each group; and by region the starts/s that other policies send there.
@@ -310,13 +329,16 @@ fn region(snapshot: &Snapshot, known: &Known, ids: &Ids, id: RegionId) -> Market
         let positions = regions.iter().zip(0u8..).filter(|(known, _)| **known == id);
         positions.map(move |(_, region)| (fleet, region))
     });
-    let uses: Vec<(u32, u8)> = uses.collect();
-    let (zone, position) = of.sample;
-    let zone = &snapshot.zones()[zone as usize].zone;
+    // A board that is not of this very snapshot may know a region more than the zone has.
+    let is_there = |(fleet, region): &(u32, u8)| usize::from(*region) < snapshot.sample(*fleet).regions.len();
+    let uses: Vec<(u32, u8)> = uses.filter(is_there).collect();
+    let &(fleet, position) = uses.first().expect("a column is a region that some group is sent to");
+    let zone = snapshot.sample(fleet);
     let settings = &zone.regions[usize::from(position)];
     MarketRegion {
         id,
         name: Arc::clone(&of.name),
+        zone: zone.label(),
         zones: uses.iter().map(|&(fleet, _)| Arc::clone(&ids.zones[fleet as usize])).collect(),
         uses,
         servers: of.members.len() as u32,

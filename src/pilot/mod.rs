@@ -24,7 +24,7 @@ pub mod scale;
 pub mod size;
 pub mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -93,6 +93,11 @@ impl Pilot {
         if let Some(snapshot) = &self.snapshot {
             self.runs.iter_mut().for_each(|run| run.price(snapshot, costs));
         }
+    }
+
+    /// All answers of these groups are to be brief from now on, and those of no others but where a region is nearly full.
+    pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
+        self.runs.iter_mut().for_each(|run| run.be_brief(groups));
     }
 
     /// Whether anything is steered by load.

@@ -1,6 +1,6 @@
 //! One market from step to step.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,8 @@ pub struct Run {
     published: Table,
     /// Regions whose answers should not live long, by column, as published.
     brief: Vec<bool>,
+    /// Groups all of whose answers are brief, ahead of an event.
+    brief_groups: BTreeSet<u32>,
     solution: Option<Solution>,
     stage: Stage,
     closed: Mask,
@@ -112,6 +114,7 @@ impl Run {
             prepared: vec![None; count],
             published,
             brief: vec![false; count],
+            brief_groups: BTreeSet::new(),
             solution: None,
             stage: Stage::Unreported,
             closed,
@@ -142,6 +145,10 @@ impl Run {
     pub fn with(mut self, market: Market) -> Run {
         self.prepared.iter_mut().for_each(|spare| *spare = None);
         Run { market, sizes: Sizes::default(), ..self }
+    }
+
+    pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
+        self.brief_groups.clone_from(groups);
     }
 
     pub fn save(&self, saved: &mut Saved) {
@@ -378,7 +385,8 @@ impl Run {
         let prices = self.solution.as_ref().map_or(&[][..], |solution| &solution.prices);
         let of = |member| {
             let rankings = publish::rankings(snapshot, &self.market, member, &self.published, prices, &self.brief)?;
-            Some((member.group, Arc::new(rankings)))
+            let is_brief = self.brief_groups.contains(&member.group);
+            Some((member.group, Arc::new(if is_brief { rankings.with_brief(Mask::MAX) } else { rankings })))
         };
         self.market.groups.iter().filter_map(of).collect()
     }

@@ -9,7 +9,6 @@ use crate::config::{Shared, read_zone};
 use crate::geo::Database;
 use crate::health::Verdict;
 use crate::load::Trust;
-use crate::load::known::Size;
 use crate::snapshot::standing::{Forced, Share, Standing};
 use crate::snapshot::{Served, TargetId};
 use crate::steering::cost::Distance;
@@ -69,11 +68,7 @@ impl World {
         let served = Served { zone: Arc::new(read.zone.expect("a sound zone")), serial: 1 };
         let database = Arc::new(Database::bundled());
         let snapshot = Arc::new(Snapshot::compile(vec![served], &database, |_| Verdict::Up, None));
-        let size = |region: &crate::config::settings::Region| Size {
-            capacity: region.capacity.as_ref().map(|capacity| capacity.sessions),
-            session_bits: None,
-        };
-        let known = Arc::new(Known::of(&snapshot, size));
+        let known = Arc::new(Known::of(&snapshot));
         let mut pilot = Pilot::default();
         pilot.adopt(&snapshot, &known, &Distance);
         let facts = &snapshot.geography().facts;

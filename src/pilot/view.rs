@@ -50,6 +50,16 @@ pub struct View {
     pub markets: Vec<MarketView>,
 }
 
+impl View {
+    /// Session starts for a query of a group, and the mean length of a session in s, over the regions that it may be sent to.
+    pub fn scale_of(&self, group: u32) -> Option<(f64, f64)> {
+        let market = self.markets.iter().find(|market| market.groups.contains(&group))?;
+        let count = market.regions.len().max(1) as f64;
+        let mean = |of: fn(&RegionView) -> f64| market.regions.iter().map(of).sum::<f64>() / count;
+        Some((mean(|region| region.scale), mean(|region| region.dwell_s)))
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct MarketView {
     pub stage: Stage,

@@ -8,6 +8,7 @@
 use std::io::{self, Read, Write};
 
 use super::Answers;
+use super::tap::Teller;
 use crate::answer::{Client, Outcome};
 
 /// "a two-byte length field which gives the message length" (RFC 1035 §4.2.2).
@@ -83,12 +84,13 @@ impl Conversation {
         snapshot: &S,
         pipeline: usize,
         Scratch { input, output }: &mut Scratch,
+        teller: &mut Teller,
     ) -> Turn {
         if self.has_unsent() {
             return self.send(stream);
         }
         if whole_message(&self.held).is_some() {
-            return self.answer_held(stream, snapshot, pipeline, output);
+            return self.answer_held(stream, snapshot, pipeline, output, teller);
         }
         let n = match stream.read(input) {
             // "If the client closes", what it sent whole was answered already.
@@ -101,10 +103,10 @@ impl Conversation {
             // By pages: neither for each byte that trickles in, nor twice what is needed.
             self.held.reserve_exact((self.held.len() + n).next_multiple_of(PAGE) - self.held.len());
             self.held.extend_from_slice(&input[..n]);
-            return self.answer_held(stream, snapshot, pipeline, output);
+            return self.answer_held(stream, snapshot, pipeline, output, teller);
         }
         // The common case: whole messages, answered where they lie.
-        let (consumed, turn) = self.answer(&input[..n], stream, snapshot, pipeline, output);
+        let (consumed, turn) = self.answer(&input[..n], stream, snapshot, pipeline, output, teller);
         self.held.extend_from_slice(&input[consumed..n]);
         turn
     }
@@ -136,9 +138,10 @@ impl Conversation {
         snapshot: &S,
         pipeline: usize,
         output: &mut [u8],
+        teller: &mut Teller,
     ) -> Turn {
         let mut held = std::mem::take(&mut self.held);
-        let (consumed, turn) = self.answer(&held, stream, snapshot, pipeline, output);
+        let (consumed, turn) = self.answer(&held, stream, snapshot, pipeline, output, teller);
         if consumed < held.len() {
             held.drain(..consumed);
             // A long message that was answered leaves a large buffer behind.
@@ -159,9 +162,11 @@ impl Conversation {
         snapshot: &S,
         pipeline: usize,
         output: &mut [u8],
+        teller: &mut Teller,
     ) -> (usize, Turn) {
         let shard = snapshot.counters().tcp();
         let (mut consumed, mut written, mut answers) = (0, 0, 0);
+        teller.begin(snapshot.epoch());
         let turn = loop {
             let Some(query) = whole_message(&bytes[consumed..]) else { break Turn::Rest { answered: answers > 0 } };
             if answers == pipeline || written >= WRITE {
@@ -171,7 +176,8 @@ impl Conversation {
             shard.record(outcome);
             consumed += PREFIX + query.len();
             match outcome {
-                Outcome::Answered { length, .. } => {
+                Outcome::Answered { length, asked, .. } => {
+                    teller.tell(asked);
                     let prefix = u16::try_from(length).expect("respond writes at most 65,535 bytes");
                     output[written..written + PREFIX].copy_from_slice(&prefix.to_be_bytes());
                     written += PREFIX + length;
@@ -217,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::answer::Transport;
+    use crate::server::tap;
     use crate::server::tests::{Toy, query, toy};
 
     /// A peer: what it has sent, what it has got, and how much more it takes now.
@@ -256,6 +263,7 @@ mod tests {
         peer: Peer,
         toy: Toy,
         scratch: Scratch,
+        teller: Teller,
     }
 
     const PIPELINE: usize = 16;
@@ -270,11 +278,17 @@ mod tests {
         fn new(sent: &[u8], room: usize) -> Rig {
             let client = Client { address: Ipv4Addr::LOCALHOST.into(), port: 1, transport: Transport::Tcp };
             let peer = Peer { sent: sent.iter().copied().collect(), room, ..Peer::default() };
-            Rig { talk: Conversation::new(client), peer, toy: toy(1, 0), scratch: Scratch::new() }
+            Rig {
+                talk: Conversation::new(client),
+                peer,
+                toy: toy(1, 0),
+                scratch: Scratch::new(),
+                teller: tap::ring().0,
+            }
         }
 
         fn turn(&mut self) -> Turn {
-            self.talk.turn(&mut self.peer, &self.toy, PIPELINE, &mut self.scratch)
+            self.talk.turn(&mut self.peer, &self.toy, PIPELINE, &mut self.scratch, &mut self.teller)
         }
 
         fn answered_ids(&self) -> Vec<u16> {

@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn answered(rcode: u16, zone: Option<u32>, region: Option<u8>) -> Outcome {
-        Outcome::Answered { length: 12, rcode, zone, region }
+        Outcome::Answered { length: 12, rcode, zone, region, asked: None }
     }
 
     /// One line a total, as a metrics page would show it.

@@ -6,6 +6,8 @@
 //!                                      limits them, conversation is what is said on one
 //! ```
 //!
+//! Each worker tells of the steered answers that it gives ([`tap`]).
+//!
 //! Sockets are bound before anything else is done, so that a port in use is known at once. What arrives before
 //! [`Sockets::serve`] waits in the kernel's buffers.
 
@@ -20,6 +22,7 @@ mod epoll;
 // recvmmsg and sendmmsg have no safe wrapper that keeps the local address; see the module.
 #[allow(unsafe_code)]
 mod mmsg;
+pub mod tap;
 mod tcp;
 mod udp;
 
@@ -39,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::connections::Connections;
 use self::counters::Counters;
+use self::tap::Reader;
 use crate::answer::{self, Client, Outcome};
 use crate::config::settings::TcpLimits;
 use crate::snapshot::Snapshot;
@@ -65,6 +69,9 @@ pub trait Answers: Send + Sync + 'static {
 
     /// The counters that positions in an [`Outcome`] of this snapshot refer to.
     fn counters(&self) -> &Counters;
+
+    /// Tells the loads apart that number groups and cells in an [`Outcome`]; below 2^48.
+    fn epoch(&self) -> u64;
 }
 
 impl Answers for Snapshot {
@@ -84,6 +91,10 @@ impl Answers for Snapshot {
 
     fn counters(&self) -> &Counters {
         Snapshot::counters(self)
+    }
+
+    fn epoch(&self) -> u64 {
+        Snapshot::epoch(self)
     }
 }
 
@@ -199,19 +210,26 @@ impl Sockets {
     ) -> io::Result<Running> {
         limits.connections = descriptors::for_connections(limits.connections);
         let connections = Arc::new(Connections::new(limits));
-        let mut running =
-            Running { stop: Stop(Arc::default()), workers: Vec::new(), connections: connections.clone(), shutdown };
+        let mut running = Running {
+            stop: Stop(Arc::default()),
+            workers: Vec::new(),
+            taps: Vec::new(),
+            connections: connections.clone(),
+            shutdown,
+        };
         cpus::keep_off(&self.cpus);
         let mut cpus = self.cpus.into_iter().cycle();
         for (i, socket) in self.udp.into_iter().enumerate() {
             let (published, stop, cpu) = (published.clone(), running.stop.0.clone(), cpus.next());
+            let (teller, reader) = tap::ring();
+            running.taps.push(reader);
             let work = move || {
                 if let Some(cpu) = cpu
                     && let Err(error) = cpus::bind_to(cpu)
                 {
                     tracing::warn!(worker = i, cpu, %error, "the UDP worker is not bound to its CPU");
                 }
-                udp::run(&socket, i, published, &stop);
+                udp::run(&socket, i, published, teller, &stop);
             };
             running.workers.push(std::thread::Builder::new().name(format!("udp-{i}")).spawn(work)?);
         }
@@ -221,7 +239,9 @@ impl Sockets {
             if listeners.is_empty() {
                 break;
             }
-            let worker = tcp::Worker::new(listeners, connections.clone())?;
+            let (teller, reader) = tap::ring();
+            running.taps.push(reader);
+            let worker = tcp::Worker::new(listeners, connections.clone(), teller)?;
             let (published, stop) = (published.clone(), running.stop.0.clone());
             let work = move || worker.run(published, &stop);
             running.workers.push(std::thread::Builder::new().name(format!("tcp-{i}")).spawn(work)?);
@@ -243,6 +263,7 @@ impl Drop for Stop {
 pub struct Running {
     stop: Stop,
     workers: Vec<JoinHandle<()>>,
+    taps: Vec<Reader>,
     connections: Arc<Connections>,
     shutdown: CancellationToken,
 }
@@ -251,6 +272,11 @@ impl Running {
     /// TCP connections, for metrics.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    /// What the workers tell of their answers, one a worker, for the one who reads it; a second call gives none.
+    pub fn take_taps(&mut self) -> Vec<Reader> {
+        std::mem::take(&mut self.taps)
     }
 
     /// Waits for `shutdown`, and then until all have stopped: no connection is accepted any more, queries that were

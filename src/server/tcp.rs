@@ -25,6 +25,7 @@ use super::Answers;
 use super::connections::{Connections, DRAIN, Permit};
 use super::conversation::{Conversation, Scratch, Turn};
 use super::epoll::{Interest, Poller, Ready};
+use super::tap::Teller;
 use crate::answer::{Client, Transport};
 
 /// Connections that wait to be accepted, before the kernel's own bound.
@@ -93,6 +94,7 @@ pub(super) struct Worker {
     /// Slots with whole messages that their last turn did not answer.
     again: Vec<usize>,
     scratch: Scratch,
+    teller: Teller,
     connections: Arc<Connections>,
     now: u64,
     /// No deadline is later. After the stop, the end of the drain.
@@ -104,7 +106,11 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Fails when the kernel has no more descriptors or memory.
-    pub(super) fn new(listeners: Vec<TcpListener>, connections: Arc<Connections>) -> io::Result<Worker> {
+    pub(super) fn new(
+        listeners: Vec<TcpListener>,
+        connections: Arc<Connections>,
+        teller: Teller,
+    ) -> io::Result<Worker> {
         let poller = Poller::new()?;
         for (token, listener) in (LISTENERS..).zip(&listeners) {
             poller.add(listener, token, Interest::Read)?;
@@ -118,6 +124,7 @@ impl Worker {
             deadlines: Vec::new(),
             again: Vec::new(),
             scratch: Scratch::new(),
+            teller,
             now: connections.now(),
             connections,
             latest: NEVER - 1,
@@ -233,11 +240,13 @@ impl Worker {
     fn turn<S: Answers>(&mut self, number: usize, snapshot: &S) {
         let Some(Slot { talk, permit, queued }) = &mut self.slots[number] else { return };
         let (was_in_message, had_unsent) = (talk.is_in_message(), talk.has_unsent());
-        let (scratch, limits) = (&mut self.scratch, &self.connections.limits);
+        let (scratch, teller, limits) = (&mut self.scratch, &mut self.teller, &self.connections.limits);
         // No query should make `respond` panic. Should one do so all the same, it costs its connection and not the
         // worker. What the buffers hold after it is not read.
-        let turn =
-            catch_unwind(AssertUnwindSafe(|| talk.turn(&mut permit.stream(), snapshot, limits.pipeline, scratch)));
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            talk.turn(&mut permit.stream(), snapshot, limits.pipeline, scratch, teller)
+        }));
+        teller.publish();
         let turn = turn.unwrap_or(Turn::Over { unsent: 0 });
         let mut watched = true;
         if talk.has_unsent() != had_unsent && !matches!(turn, Turn::Over { .. }) {

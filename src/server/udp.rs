@@ -15,7 +15,7 @@ use arrayvec::ArrayVec;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::mmsg::{self, BATCH, Batch, Datagram, Wait};
-use super::{Answers, counters::Shard};
+use super::{Answers, counters::Shard, tap::Teller};
 use crate::answer::query::HEADER_LEN;
 use crate::answer::{Client, Outcome, Transport};
 
@@ -70,7 +70,13 @@ fn bind_one(address: SocketAddr, shares: bool) -> io::Result<UdpSocket> {
 }
 
 /// Answers until `stop`, and then what already waits in the socket. Blocks.
-pub fn run<S: Answers>(socket: &UdpSocket, worker: usize, published: Arc<ArcSwap<S>>, stop: &AtomicBool) {
+pub fn run<S: Answers>(
+    socket: &UdpSocket,
+    worker: usize,
+    published: Arc<ArcSwap<S>>,
+    mut teller: Teller,
+    stop: &AtomicBool,
+) {
     let mut batch = Batch::new();
     let mut snapshots = Cache::new(published);
     let mut troubled = false;
@@ -93,8 +99,9 @@ pub fn run<S: Answers>(socket: &UdpSocket, worker: usize, published: Arc<ArcSwap
                 troubled = false;
                 let shard = snapshot.counters().udp(worker);
                 // No query should make `respond` panic. Should one do so all the same, it costs this batch and not
-                // the worker. The batch's buffers are plain bytes, valid whatever they hold.
-                let answered = catch_unwind(AssertUnwindSafe(|| answer(&mut batch, snapshot, shard)));
+                // the worker. The batch's buffers are plain bytes, valid whatever they hold, and so are the teller's.
+                let answered = catch_unwind(AssertUnwindSafe(|| answer(&mut batch, snapshot, shard, &mut teller)));
+                teller.publish();
                 if answered.is_ok() {
                     shard.unsent(batch.send(socket));
                 }
@@ -114,15 +121,17 @@ pub fn run<S: Answers>(socket: &UdpSocket, worker: usize, published: Arc<ArcSwap
 }
 
 /// Takes a batch through the stages of its answers, each stage for all before the next.
-fn answer<S: Answers>(batch: &mut Batch, snapshot: &S, shard: Shard<'_>) {
+fn answer<S: Answers>(batch: &mut Batch, snapshot: &S, shard: Shard<'_>, teller: &mut Teller) {
     let (datagrams, answers) = batch.parts();
     let mut pending: ArrayVec<_, BATCH> = datagrams.map(|datagram| read(datagram, snapshot)).collect();
     S::seek(&mut pending);
+    teller.begin(snapshot.epoch());
     for (pending, answer) in pending.iter().zip(answers) {
         let outcome = S::write(pending, answer.room());
         shard.record(outcome);
-        if let Outcome::Answered { length, .. } = outcome {
+        if let Outcome::Answered { length, asked, .. } = outcome {
             answer.is(length);
+            teller.tell(asked);
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod standing;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
@@ -76,6 +77,8 @@ pub struct Snapshot {
 
 /// What verdicts never change.
 struct Compiled {
+    /// Tells it from every other that this process compiles.
+    epoch: u64,
     zones: Vec<Served>,
     names: Names,
     streams: Vec<SteeredName>,
@@ -183,7 +186,9 @@ impl Snapshot {
         let names = Names::new(&zones, &first_stream);
         let Targets { list: targets, used_by, .. } = targets;
         let counters = Arc::new(Counters::of(zones.iter().map(|served| &*served.zone)));
+        static EPOCHS: AtomicU64 = AtomicU64::new(1);
         let compiled = Arc::new(Compiled {
+            epoch: EPOCHS.fetch_add(1, Relaxed),
             zones,
             names,
             streams,
@@ -340,6 +345,11 @@ impl Snapshot {
     /// Counts up by one with every snapshot made from another.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Of the load that numbered zones, streams, plans and cells: equal in all snapshots of it, and in no other.
+    pub fn epoch(&self) -> u64 {
+        self.compiled.epoch
     }
 
     pub fn zones(&self) -> &[Served] {

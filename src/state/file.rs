@@ -31,6 +31,9 @@ pub enum Kind {
     Orders,
     Verdicts,
     Serials,
+    Demand,
+    /// Learned round-trip times.
+    Rtt,
 }
 
 impl Kind {
@@ -39,6 +42,8 @@ impl Kind {
             Kind::Orders => "orders",
             Kind::Verdicts => "verdicts",
             Kind::Serials => "serials",
+            Kind::Demand => "demand",
+            Kind::Rtt => "rtt",
         }
     }
 
@@ -115,7 +120,7 @@ pub fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let ours = [Kind::Orders, Kind::Verdicts, Kind::Serials]
+        let ours = [Kind::Orders, Kind::Verdicts, Kind::Serials, Kind::Demand, Kind::Rtt]
             .iter()
             .any(|kind| name.to_string_lossy().starts_with(&format!("{}.new", kind.file_name())));
         if ours {

@@ -12,11 +12,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 use super::directory::{Directory, PATIENCE};
 use super::file::{self, Fault, Kind};
 use super::verdicts::{Ramp, Remembered, Saved};
+use crate::demand::profile;
 use crate::journal::log::Log;
 use crate::journal::{self, Entry, Journal, Note};
 use crate::orders::Book;
@@ -36,6 +39,7 @@ pub struct Restored {
     pub orders: Book,
     pub verdicts: Vec<Saved>,
     pub ramps: Vec<Ramp>,
+    pub demand: profile::Saved,
     pub journal: Journal,
 }
 
@@ -81,6 +85,7 @@ impl Keeper {
         let journal = Journal::after(tail.entries, tail.last, Some(Box::new(move |entry| sink.entry(entry))));
         let orders = or_empty(orders, &journal);
         let Remembered { verdicts, ramps } = or_empty(remembered, &journal);
+        let demand = or_empty(file::read(directory.path(), Kind::Demand), &journal);
 
         let writer = Writer { path: directory.path().to_owned(), outbox: Arc::clone(&outbox), log };
         let writer = thread::Builder::new().name("state".to_owned()).spawn(move || writer.run());
@@ -89,19 +94,29 @@ impl Keeper {
             outbox.lock().closed = true;
         }
         let kept = Kept { directory, outbox, orders: Mutex::new(()), writer: writer.ok() };
-        (Keeper { kept: Ok(kept) }, Restored { orders, verdicts, ramps, journal })
+        (Keeper { kept: Ok(kept) }, Restored { orders, verdicts, ramps, demand, journal })
     }
 
     /// Keeps nothing beyond the end of the process.
     pub fn in_memory() -> (Keeper, Restored) {
-        let restored =
-            Restored { orders: Book::default(), verdicts: vec![], ramps: vec![], journal: Journal::in_memory() };
+        let restored = Restored {
+            orders: Book::default(),
+            verdicts: vec![],
+            ramps: vec![],
+            demand: profile::Saved::default(),
+            journal: Journal::in_memory(),
+        };
         (Keeper { kept: Err("there is no state directory".into()) }, restored)
     }
 
     /// Where the state is, absolute; `None`: in memory only.
     pub fn directory(&self) -> Option<&Path> {
         self.kept.as_ref().ok().map(|kept| kept.directory.path())
+    }
+
+    /// For what is kept beside orders and verdicts; `None`: in memory only.
+    pub fn shelf(&self) -> Option<Shelf> {
+        self.kept.as_ref().ok().map(|kept| Shelf(Arc::clone(&kept.directory)))
     }
 
     /// Why nothing is kept over a restart; `None`: it is.
@@ -124,9 +139,33 @@ impl Keeper {
         }
     }
 
+    /// Writes what is learnt of demand, over what was written before. In memory only, there is nothing to do. Blocks on the
+    /// disk as [`Keeper::save_orders`] does: for a thread that nobody waits for, and one at a time.
+    pub fn save_demand(&self, demand: &profile::Saved) -> io::Result<()> {
+        let Ok(kept) = &self.kept else { return Ok(()) };
+        file::write(kept.directory.path(), Kind::Demand, demand)
+    }
+
     /// Entries of the journal that were not written, since the start.
     pub fn unwritten(&self) -> u64 {
         self.kept.as_ref().map_or(0, |kept| kept.outbox.lock().unwritten)
+    }
+}
+
+/// Files of the state directory that somebody else than the keeper reads and writes, each of them one alone. The
+/// directory stays locked as long as there is one.
+#[derive(Clone)]
+pub struct Shelf(Arc<Directory>);
+
+impl Shelf {
+    /// What is there; nothing, with a word in log and journal, where it cannot be read. Blocks on the file system.
+    pub fn read<T: DeserializeOwned + Default>(&self, kind: Kind, journal: &Journal) -> T {
+        or_empty(file::read(self.0.path(), kind), journal)
+    }
+
+    /// Blocks until the disk holds it.
+    pub fn write<T: Serialize>(&self, kind: Kind, content: &T) -> io::Result<()> {
+        file::write(self.0.path(), kind, content)
     }
 }
 

@@ -5,6 +5,8 @@
 //! DIR/orders.json        the operator's orders       written durably before an order is taken
 //! DIR/verdicts.json      what is believed of servers, and ramps      written behind, at most every 100 ms
 //! DIR/serials.json       SOA serials                 written by each load that gave one
+//! DIR/demand.json        rates and their usual week  written by who estimates them, every few minutes
+//! DIR/rtt.json           learned round-trip times   written every five minutes, and at the end
 //! DIR/events.jsonl       the journal                 appended behind, rotated to events.1.jsonl …
 //! DIR/NAME.corrupt-TIME  a file that could not be read, set aside
 //! ```

@@ -412,6 +412,7 @@ fn a_belief_comes_back_stale() {
         rise: 10,
         port: 1935,
         heartbeat: None,
+        load: Default::default(),
     };
     let target = Target { address: ([192, 0, 2, 11], 1935).into(), check: Arc::new(check.clone()), beats_of: None };
     let since = UNIX_EPOCH + Duration::from_millis(1_772_359_200_250);

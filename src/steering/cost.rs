@@ -5,9 +5,9 @@ use crate::geo::Point;
 use super::cells::Facts;
 
 /// What the access network and the server take, whatever the distance, ms.
-const BASE_MS: f64 = 8.0;
+pub(super) const BASE_MS: f64 = 8.0;
 /// Fibre, detours included: twice the way at two thirds of the speed of light, twice as long as the crow flies.
-const MS_PER_KM: f64 = 0.020;
+pub(super) const MS_PER_KM: f64 = 0.020;
 
 /// ms of round trip between two points, without the operator's bias.
 pub fn predicted_ms(client: Point, region: Point) -> f64 {
@@ -17,6 +17,8 @@ pub fn predicted_ms(client: Point, region: Point) -> f64 {
 /// A region, as far as costs depend on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
+    /// Of a zone that has it: in lower case, without the final dot.
+    pub zone: &'a str,
     pub name: &'a str,
     pub location: Option<Point>,
 }

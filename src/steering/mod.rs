@@ -7,6 +7,8 @@
 //!
 //! * [`cost`]: predicted round-trip time of a place to a region, ms.
 //! * [`plan`]: [`plan::Spec`], what a steered name asks for, and the [`plan::Ranking`] it gives one place.
+//! * [`learn`]: what measured round-trip times add to it.
+//! * [`money`]: what a GB costs, as ms and as money an hour.
 //! * [`cells`]: places that every plan ranks alike become one cell.
 //! * [`pick`]: one region of a ranking for one client; the only part that runs at query time.
 //! * [`ramp`]: a region's way back to its whole share.
@@ -17,6 +19,8 @@
 pub mod cells;
 pub mod cost;
 pub mod key;
+pub mod learn;
+pub mod money;
 pub mod pick;
 pub mod plan;
 pub mod ramp;

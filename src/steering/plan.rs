@@ -179,7 +179,7 @@ impl Plan {
 }
 
 /// Cell → order of regions.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rankings {
     list: Vec<Ranking>,
     of_cell: Box<[u16]>,

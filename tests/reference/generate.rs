@@ -180,6 +180,7 @@ fn make_region(zone: u8, region: u8, servers: &[(bool, bool, u16)], min_up: Opti
         rise: 10,
         port: PROBE_PORT,
         heartbeat: None,
+        load: Default::default(),
     };
     let servers: Vec<Server> = servers
         .iter()
@@ -276,8 +277,10 @@ fn bare_zone(apex: &str) -> Zone {
         },
         min_regions: 1,
         session_bits: meridian::config::settings::SESSION_BITS,
+        money: None,
         regions: Vec::new(),
         streams: Vec::new(),
+        events: Vec::new(),
         records: Vec::new(),
         modified: 0,
         digest: 0,

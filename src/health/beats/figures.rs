@@ -251,7 +251,17 @@ mod tests {
     fn target(address: &str, heartbeat: Option<u64>, port: u16) -> Target {
         let heartbeat = heartbeat.map(Duration::from_millis);
         let (every, timeout) = (Duration::from_millis(500), Duration::from_millis(250));
-        let check = Check { kind: CheckKind::Tcp, every, timeout, adaptive: false, fall: 3, rise: 10, port, heartbeat };
+        let check = Check {
+            kind: CheckKind::Tcp,
+            every,
+            timeout,
+            adaptive: false,
+            fall: 3,
+            rise: 10,
+            port,
+            heartbeat,
+            load: Default::default(),
+        };
         let ip: IpAddr = address.parse().unwrap();
         Target { address: (ip, port).into(), check: Arc::new(check), beats_of: heartbeat.map(|_| ip) }
     }

@@ -25,4 +25,4 @@ pub mod receiver;
 pub mod watch;
 
 pub use figures::{Beats, Outcome};
-pub use receiver::{Ear, Event, Receiver, Slow, What, Word};
+pub use receiver::{Ear, Ears, Event, Receiver, Slow, What, Word};

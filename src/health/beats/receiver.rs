@@ -20,13 +20,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::super::Target;
 use super::super::doubts::{Doubt, Doubter};
+use super::super::{Reports, Target};
 use super::figures::{Beats, Outcome, Server, Servers};
 use super::gate::{Arrival, Fate, Gate, Mint, Refusal};
 use super::hush::Hush;
 use super::keys::KeyFile;
-use super::packet::{Beat, Challenge, MAX_PACKET, Packet, Sealed};
+use super::packet::{Beat, Challenge, Load, MAX_PACKET, Packet, Sealed};
 use super::watch::{Step, Watch};
 
 /// Asked of the kernel, which may give less: beats of thousands of servers that come while this machine is busy.
@@ -42,6 +42,8 @@ const MAX_WAITED: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(100);
 /// How often the file of keys is looked at.
 const KEYS_LOOK: Duration = Duration::from_secs(1);
+/// Between two words about the load of one server.
+const LOAD_GAP: Duration = Duration::from_secs(1);
 /// Between two words about refused beats of one server.
 const REFUSED_GAP: Duration = Duration::from_secs(60);
 /// After an error of the socket that is not "nothing there".
@@ -70,6 +72,24 @@ pub enum Word {
 /// Who judges targets. Must not block.
 pub trait Ear: Send + Sync + 'static {
     fn hear(&self, target: &Target, word: Word);
+    /// The load that the server with this public address has reported; once a second for a server.
+    fn load(&self, _server: IpAddr, _load: &Load) {}
+}
+
+/// Tells of doubts to the one, and of load to the other.
+pub struct Ears<E> {
+    pub ear: E,
+    pub reports: Arc<dyn Reports>,
+}
+
+impl<E: Ear> Ear for Ears<E> {
+    fn hear(&self, target: &Target, word: Word) {
+        self.ear.hear(target, word);
+    }
+
+    fn load(&self, server: IpAddr, load: &Load) {
+        self.reports.beat(server, load);
+    }
 }
 
 impl Ear for Doubter {
@@ -221,6 +241,7 @@ struct Agent {
     /// Whether `looks` holds it.
     looked_for: bool,
     told_refused: Option<Instant>,
+    told_load: Option<Instant>,
 }
 
 struct Task {
@@ -285,6 +306,7 @@ impl Task {
                 every: server.every,
                 looked_for: false,
                 told_refused: None,
+                told_load: None,
             };
             let agent = self.agents.entry(*address).or_insert_with(fresh);
             agent.watch.set_every(server.every);
@@ -401,6 +423,10 @@ impl Task {
         server.tally.beat(beat.state, beat.load, now);
         let Some(agent) = self.agents.get_mut(&server.address) else { return };
         agent.every = Duration::from_millis(beat.every_ms.into());
+        if beat.load != Load::default() && agent.told_load.is_none_or(|told| now >= told + LOAD_GAP) {
+            agent.told_load = Some(now);
+            self.ear.load(server.address, &beat.load);
+        }
         let stayed = agent.hush.beat(now);
         let steps = agent.watch.beat(beat.state, now);
         if let (Some(due), false) = (agent.watch.due(), agent.looked_for) {

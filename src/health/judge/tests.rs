@@ -21,6 +21,7 @@ fn target(number: u8) -> Target {
         rise: 10,
         port: 1,
         heartbeat: None,
+        load: Default::default(),
     };
     Target { address: ([192, 0, 2, number], 1935).into(), check: Arc::new(check), beats_of: None }
 }

@@ -90,7 +90,7 @@ fn in_unit(name: &str, value: f64, unit: Option<&str>, measure: Measure) -> Resu
             return Err(Fault::new(Why::Unit, what));
         }
         (Measure::Share, None | Some("" | "1" | "fraction" | "ratio")) => 1.0,
-        (Measure::Share, Some("percent" | "%" | "pct" | "percentage")) => 0.01,
+        (Measure::Share, Some("percent" | "%" | "pct" | "percentage")) => return Ok(value / 100.0),
         (Measure::Count, None | Some("" | "1" | "sessions" | "session" | "connections" | "viewers" | "count")) => 1.0,
         (Measure::Count, Some("1/s" | "sessions/s" | "per second")) if name.ends_with("_per_s") => 1.0,
         (Measure::Bits, None | Some("" | "bit/s" | "bits/s" | "bps" | "bits")) => 1.0,

@@ -68,11 +68,15 @@ impl Answers for Toy {
         }
         // A header without a question, as a cut datagram leaves it.
         let rcode = if query.len() == HEADER_LEN { 1 } else { 0 };
-        Outcome::Answered { length, rcode, zone: None, region: None }
+        Outcome::Answered { length, rcode, zone: None, region: None, asked: None }
     }
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn epoch(&self) -> u64 {
+        self.mark.into()
     }
 }
 

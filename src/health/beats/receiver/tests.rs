@@ -32,6 +32,7 @@ fn target() -> Target {
         rise: 10,
         port: 80,
         heartbeat: Some(EVERY),
+        load: Default::default(),
     };
     Target { address: (address, 80).into(), check: Arc::new(check), beats_of: Some(address) }
 }

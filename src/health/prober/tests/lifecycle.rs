@@ -158,7 +158,7 @@ async fn tasks_end_when_nobody_listens() {
     let Watched { prober, events } = Watched::new(&[http(nobody().await)]);
     drop(events);
     let enough = Instant::now() + PLENTY;
-    while !prober.tasks.values().all(|running| running._task.is_finished()) {
+    while !prober.tasks.values().all(|running| running._tasks.iter().all(|task| task.is_finished())) {
         assert!(Instant::now() < enough);
         sleep(ms(5)).await;
     }

@@ -44,6 +44,7 @@ fn target(address: SocketAddr, kind: CheckKind) -> Target {
         rise: 2,
         port: address.port(),
         heartbeat: None,
+        load: Default::default(),
     };
     Target { address, check: Arc::new(check), beats_of: None }
 }

@@ -1,0 +1,228 @@
+//! What the pilot of a running node sees: demand by what the workers tell of their answers, and costs.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::demand::layout::{Cells, Group, Layout};
+use crate::demand::profile::Saved;
+use crate::demand::{Estimator, calendar};
+use crate::geo::{CellId, Place};
+use crate::pilot::{Demand, Pilot, View};
+use crate::server::tap::Reader;
+use crate::snapshot::Snapshot;
+use crate::state::keeper::Keeper;
+use crate::steering::cost::Costs;
+
+use super::helm::Senses;
+use super::learned::Shared;
+use super::measured::Measured;
+
+/// Queries/s of a group of which nothing is known.
+const PRIOR: f64 = 0.1;
+/// What was learned is written so often.
+const WRITE: Duration = Duration::from_secs(300);
+/// Mean session where nothing is known, s.
+const SESSION_S: f64 = 1200.0;
+
+/// Where the sockets leave what their workers tell, once they serve.
+#[derive(Clone, Default)]
+pub struct Taps(Arc<Mutex<Vec<Reader>>>);
+
+impl Taps {
+    pub fn give(&self, readers: Vec<Reader>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(readers);
+    }
+
+    fn take(&self) -> Vec<Reader> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub struct Live {
+    taps: Taps,
+    keeper: Arc<Keeper>,
+    saved: Saved,
+    estimator: Option<Estimator>,
+    snapshot: Option<Arc<Snapshot>>,
+    rates: Rates,
+    measured: Measured,
+    view: View,
+    written: Option<Instant>,
+}
+
+/// Queries/s by group and cell.
+#[derive(Default)]
+struct Rates(Vec<Vec<f64>>);
+
+impl Demand for Rates {
+    fn by_cell(&self, group: u32) -> Option<&[f64]> {
+        self.0.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+    }
+}
+
+impl Live {
+    /// `saved`: what was learned before the last stop.
+    pub fn new(taps: Taps, keeper: Arc<Keeper>, saved: Saved, learned: Shared) -> Live {
+        Live {
+            taps,
+            keeper,
+            saved,
+            estimator: None,
+            snapshot: None,
+            rates: Rates::default(),
+            measured: Measured::new(learned),
+            view: View::default(),
+            written: None,
+        }
+    }
+
+    fn count(&mut self, now: Instant, at: Timestamp) {
+        let Some(estimator) = &mut self.estimator else { return };
+        if estimator.drain(now, at).changed {
+            self.rates.0.clear();
+        }
+    }
+
+    fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: Instant, at: Timestamp) {
+        let kin = self.snapshot.as_ref().is_some_and(|before| before.is_kin(snapshot));
+        self.snapshot = Some(Arc::clone(snapshot));
+        if snapshot.geography().facts.is_empty() {
+            return;
+        }
+        match &mut self.estimator {
+            Some(_) if kin => {}
+            Some(estimator) => {
+                estimator.adopt(layout(snapshot), now);
+                self.rates.0.clear();
+            }
+            None => {
+                let readers = self.taps.take();
+                if !readers.is_empty() {
+                    let saved = self.saved.clone();
+                    self.estimator = Some(Estimator::new(readers, layout(snapshot), saved, PRIOR, now, at));
+                }
+            }
+        }
+    }
+
+    /// Rates as they are estimated, raised to what events expect.
+    fn work_out(&mut self, snapshot: &Snapshot, at: Timestamp) {
+        let Some(estimator) = &mut self.estimator else { return };
+        let groups = 0..snapshot.groups().len() as u32;
+        self.rates.0 = groups.clone().map(|group| estimator.lambda(group).iter().collect()).collect();
+        for group in groups {
+            let rates = &mut self.rates.0[group as usize];
+            let mut unusual = false;
+            for &position in &snapshot.groups()[group as usize].streams {
+                let stream = snapshot.stream(position);
+                let events = &snapshot.zones()[stream.zone as usize].zone.events;
+                if events.is_empty() {
+                    continue;
+                }
+                unusual |= calendar::is_unusual(events, stream.stream as usize, at);
+                let (scale, session_s) = self.view.scale_of(group).unwrap_or((1.0, SESSION_S));
+                let measured = rates.iter().sum::<f64>() * scale;
+                let usual = estimator.usual(group, at).unwrap_or(measured / scale) * scale;
+                let raised = calendar::raised(events, stream.stream as usize, at, measured, usual, session_s);
+                raise(rates, measured, raised, scale, &snapshot.geography().facts);
+            }
+            estimator.set_unusual(group, unusual);
+        }
+    }
+
+    fn write(&mut self, at: Timestamp) {
+        let Some(estimator) = &self.estimator else { return };
+        let saved = Saved { pilot: self.saved.pilot.clone(), ..estimator.save(at) };
+        if let Err(error) = self.keeper.save_demand(&saved) {
+            warn!(%error, "what was learned of demand is not written");
+        }
+    }
+}
+
+/// Raises rates so that their sum becomes that of `raised` starts/s: in their own shape, or where there is none in that of
+/// addresses.
+fn raise(rates: &mut [f64], measured: f64, raised: f64, scale: f64, facts: &[crate::steering::cells::Facts]) {
+    if raised <= measured {
+        return;
+    }
+    if measured > 0.0 {
+        rates.iter_mut().for_each(|rate| *rate *= raised / measured);
+        return;
+    }
+    let blocks: f64 = facts.iter().map(|facts| f64::from(facts.blocks)).sum();
+    for (rate, facts) in rates.iter_mut().zip(facts) {
+        *rate = raised / scale * f64::from(facts.blocks) / blocks.max(1.0);
+    }
+}
+
+impl Senses for Live {
+    fn listen(&mut self, now: Instant, at: Timestamp) {
+        self.count(now, at);
+    }
+
+    fn refresh(&mut self, snapshot: &Arc<Snapshot>, now: Instant, at: Timestamp) -> bool {
+        self.adopt(snapshot, now, at);
+        self.count(now, at);
+        let has_events = snapshot.zones().iter().any(|served| !served.zone.events.is_empty());
+        if self.rates.0.is_empty() || has_events {
+            self.work_out(snapshot, at);
+        }
+        self.measured.look(at)
+    }
+
+    fn demand(&self) -> &dyn Demand {
+        &self.rates
+    }
+
+    fn costs(&self) -> &dyn Costs {
+        &self.measured
+    }
+
+    fn brief(&self, at: Timestamp) -> BTreeSet<u32> {
+        let Some(snapshot) = &self.snapshot else { return BTreeSet::new() };
+        let is_brief = |position: &u32| {
+            let stream = snapshot.stream(*position);
+            let events = &snapshot.zones()[stream.zone as usize].zone.events;
+            calendar::brief_at(events, stream.stream as usize, stream.ttl, at)
+        };
+        let groups = snapshot.groups().iter().zip(0u32..);
+        groups.filter(|(group, _)| group.streams.iter().any(is_brief)).map(|(_, number)| number).collect()
+    }
+
+    fn learn(&mut self, pilot: &Pilot, now: Instant, at: Timestamp) {
+        self.view = pilot.view();
+        self.saved.pilot = pilot.saved();
+        let written = *self.written.get_or_insert(now);
+        if now.saturating_duration_since(written) >= WRITE {
+            self.written = Some(now);
+            self.write(at);
+        }
+    }
+
+    fn end(&mut self, at: Timestamp) {
+        self.write(at);
+    }
+}
+
+/// Groups and cells as the estimator knows them.
+fn layout(snapshot: &Snapshot) -> Layout {
+    let groups = snapshot.groups().iter().map(|group| {
+        let stream = snapshot.stream(group.streams[0]);
+        let name: Arc<str> = snapshot.settings_of(stream).owner.to_lowercase().to_ascii().into();
+        Group { name, ttl_s: f64::from(stream.ttl) }
+    });
+    let place = |facts: &crate::steering::cells::Facts| Place {
+        location: facts.location,
+        country: facts.country,
+        weight: u64::from(facts.blocks),
+        v4_blocks: facts.blocks,
+        truth: Arc::new([]),
+    };
+    let places: Vec<Place> = snapshot.geography().facts.iter().map(place).collect();
+    let cells = Cells::of(places.len(), (0..).map(CellId).zip(&places));
+    Layout { epoch: snapshot.epoch(), groups: groups.collect(), cells: Arc::new(cells) }
+}
