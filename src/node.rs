@@ -239,7 +239,6 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     tokio::spawn(scale::run(
         scale::Parts {
             view: steering,
-            forecast: Box::new(|_| 1.0),
             board: Arc::clone(&figures.scale),
             webhook,
             journal: journal.clone(),

@@ -42,6 +42,12 @@ pub use view::View;
 pub trait Demand {
     /// Queries/s that begin a session, by cell of the snapshot's geography; `None`: nothing is known of the group.
     fn by_cell(&self, group: u32) -> Option<&[f64]>;
+
+    /// The most of it that is foreseen within 15 minutes; `None`: nothing else than now.
+    fn ahead(&self, group: u32) -> Option<&[f64]> {
+        let _ = group;
+        None
+    }
 }
 
 /// Rankings to publish for groups of the snapshot that [`Pilot::step`] was given.

@@ -19,7 +19,7 @@ use crate::steering::solve::{Problem, Solution, Solver, Supply, Table};
 use super::flow::Flow;
 use super::market::{Market, MarketRegion};
 use super::publish::{self, NEARLY_FULL};
-use super::size::Sizes;
+use super::size::{self, Sizes};
 use super::view::{MarketView, RegionView, Stage};
 use super::{Change, Demand};
 
@@ -211,7 +211,9 @@ impl Run {
         self.scale_demand();
         self.turn_stage(now);
         self.supply = self.supplies(&fixed);
-        self.sizes.look(&self.market, snapshot, !self.closed, &self.demand, now);
+        let rates = size::Rates { asked: &self.asked, started: &self.demand, demand };
+        // While viewers come back, what they ask foretells nothing.
+        self.sizes.look(&self.market, snapshot, !self.closed, rates, self.losses.is_empty(), now);
         let extra = self.coming_back(now);
         let is_young = now.saturating_duration_since(*self.born.get_or_insert(now)) < YOUNG;
         self.event &= is_young || self.stage != Stage::Unreported;

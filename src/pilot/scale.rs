@@ -189,9 +189,8 @@ pub struct Scaler {
 }
 
 impl Scaler {
-    /// `forecast`: the most that is expected to begin here within 15 minutes, as a multiple of what begins now.
-    fn look(&mut self, market: &MarketView, region: &RegionView, forecast: f64, now: Instant) -> Result<Size, Unknown> {
-        let known = self.reckon(market, region, forecast, now);
+    fn look(&mut self, market: &MarketView, region: &RegionView, now: Instant) -> Result<Size, Unknown> {
+        let known = self.reckon(market, region, now);
         match &known {
             // What was held is held from now on for the whole time: nobody knows what would have been enough meanwhile.
             Err(_) => self.freeze(now),
@@ -208,13 +207,7 @@ impl Scaler {
         }
     }
 
-    fn reckon(
-        &mut self,
-        market: &MarketView,
-        region: &RegionView,
-        forecast: f64,
-        now: Instant,
-    ) -> Result<Size, Unknown> {
+    fn reckon(&mut self, market: &MarketView, region: &RegionView, now: Instant) -> Result<Size, Unknown> {
         let is_old = |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) > OLD);
         if !matches!(market.stage, Stage::Steered | Stage::Blind) {
             return Err(Unknown::Unsteered(market.stage));
@@ -237,7 +230,7 @@ impl Scaler {
             self.freeze(now);
         }
         let rate = region.unconstrained_rate + region.scaling.fixed_rate;
-        let ahead = if forecast > 0.0 { forecast.min(STEEPEST) } else { 1.0 };
+        let ahead = region.scaling.ahead.filter(|ahead| *ahead > 0.0).map_or(1.0, |ahead| ahead.min(STEEPEST));
         let dear = if region.price_ms > DEAR_MS { DEAR_FACTOR } else { 1.0 };
         let servers = |rate: f64, more: f64| {
             let servers = (rate * region.dwell_s * more / (AIM * server)).ceil();
@@ -284,9 +277,8 @@ pub struct Scalers {
 }
 
 impl Scalers {
-    /// Once a second, or as often as one likes. `forecast`: the most session starts/s that a region is expected to have within
-    /// 15 minutes, as a multiple of those of now; 1 where nothing is foreseen.
-    pub fn look(&mut self, view: &View, forecast: impl Fn(&RegionView) -> f64, now: Instant) -> Scale {
+    /// Once a second, or as often as one likes.
+    pub fn look(&mut self, view: &View, now: Instant) -> Scale {
         let mut scale = Scale::default();
         let mut there = HashSet::new();
         for market in &view.markets {
@@ -300,7 +292,7 @@ impl Scalers {
                     size: Err(Unknown::Old),
                 };
                 let key: Key = (Arc::clone(&of.name), of.zone().cloned());
-                of.size = self.by_region.entry(key.clone()).or_default().look(market, region, forecast(region), now);
+                of.size = self.by_region.entry(key.clone()).or_default().look(market, region, now);
                 there.insert(key);
                 scale.regions.push(of);
             }

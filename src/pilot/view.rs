@@ -123,6 +123,9 @@ pub struct Scaling {
     /// The one other region whose loss would send most here, and how much, if no region had a price. `None`: no other
     /// region is open.
     pub worst_loss: Option<(Arc<str>, f64)>,
+    /// The most that is foreseen to come within 15 minutes if no region had a price, as a multiple of what comes now.
+    /// `None`: nothing is foreseen.
+    pub ahead: Option<f64>,
     /// What may begin here so that it is at most [`super::scale::ADMIT`] full a minute later. `None`: no capacity counts.
     pub admission: Option<f64>,
 }

@@ -32,13 +32,9 @@ use crate::config::scale::Webhook;
 use crate::journal::Journal;
 use crate::pilot::View;
 use crate::pilot::scale::{Scale, Scalers};
-use crate::pilot::view::RegionView;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// The most session starts/s that a region is expected to have within 15 minutes, as a multiple of those of now.
-pub type Forecast = Box<dyn Fn(&RegionView) -> f64 + Send>;
 
 /// What was found last, and what became of telling it. Read without a lock.
 #[derive(Debug, Default)]
@@ -72,7 +68,6 @@ impl Board {
 pub struct Parts {
     /// As the pilot stores it.
     pub view: Arc<ArcSwap<View>>,
-    pub forecast: Forecast,
     pub board: Arc<Board>,
     pub webhook: Option<Webhook>,
     pub journal: Journal,
@@ -80,7 +75,7 @@ pub struct Parts {
 
 /// Looks once a second and tells what is news, until `stop`.
 pub async fn run(parts: Parts, stop: CancellationToken) {
-    let Parts { view, forecast, board, webhook, journal } = parts;
+    let Parts { view, board, webhook, journal } = parts;
     let queue = Arc::new(Queue::default());
     let mut watch = webhook.as_ref().map(Watch::new);
     if let Some(webhook) = webhook {
@@ -92,7 +87,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let now = Instant::now();
-        let scale = scalers.look(&view.load(), &forecast, now);
+        let scale = scalers.look(&view.load(), now);
         if let Some(watch) = &mut watch {
             queue.add(watch.look(&scale, now));
         }
