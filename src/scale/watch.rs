@@ -96,4 +96,4 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
