@@ -153,6 +153,7 @@ pub(super) fn read(
         if url.as_ref().is_some_and(|url| !url.tls) {
             let fault = item.key_fault(format!("`{}` has no meaning for an http:// webhook", item.path));
             item.report(fault.help("remove it, or use an https:// address"));
+            return None;
         }
         check::ca(&item)
     });
@@ -274,5 +275,69 @@ mod tests {
             assert!(read(bad).is_err(), "{bad:?}");
         }
         assert_eq!(token(folder.path()), Err("not a file".to_owned()));
+    }
+
+    /// What is read of a `meridian.toml` with this `[scale]`, beside a token of its own, and what is said of it.
+    fn read(table: &str) -> (Option<Webhook>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, token) = (folder.path().join("meridian.toml"), folder.path().join("token"));
+        std::fs::write(&file, format!("[scale]\n{table}\n")).unwrap();
+        std::fs::write(&token, "s3cret\n").unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (node, _, faults) = crate::config::load_node(Some(&file)).unwrap();
+        let folder = format!("{}/", folder.path().display());
+        let said = faults.iter().map(|fault| format!("{}: {}", fault.at, fault.what).replace(&folder, ""));
+        (node.scale, said.collect())
+    }
+
+    #[test]
+    fn a_webhook_is_called_as_the_file_says() {
+        let (webhook, said) = read("webhook = \"https://hooks.example:8443/scale?x=1\"");
+        let webhook = webhook.unwrap();
+        assert_eq!((said, webhook.url.to_string()), (vec![], "https://hooks.example:8443/scale".to_owned()));
+        assert_eq!((webhook.above, webhook.below, webhook.every), (0.85, 0.60, Duration::from_secs(60)));
+        assert_eq!((webhook.token, webhook.ca), (None, None));
+        let all = "webhook = \"http://[::1]:9000\"\nabove = 1\nbelow = 0.5\nevery = \"5m\"\ntoken = \"token\"";
+        let (webhook, said) = read(all);
+        let webhook = webhook.unwrap();
+        assert_eq!((said, webhook.above, webhook.below, webhook.every), (vec![], 1.0, 0.5, Duration::from_secs(300)));
+        assert!(webhook.token.unwrap().ends_with("token"));
+    }
+
+    #[test]
+    fn faults_of_the_webhook_are_told_at_their_places() {
+        let (webhook, said) = read("above = 0.9");
+        assert_eq!((webhook, said), (None, vec!["meridian.toml:1:2: [scale] names no webhook".to_owned()]));
+        let (webhook, said) = read(
+            "webhook = \"hooks.example/scale\"\nabove = 85\nbelow = \"60 %\"\nevery = \"10ms\"\ntoken = \"nowhere\"\n\
+             url = 1",
+        );
+        let expected = [
+            "meridian.toml:2:11: `scale.webhook` is no address to send to",
+            "meridian.toml:3:9: `scale.above` is 85, outside 0.01 to 10",
+            "meridian.toml:4:9: `scale.below` is a string, not a number",
+            "meridian.toml:5:9: `scale.every` is 10ms, outside 1s to 1d",
+            "meridian.toml:6:9: `scale.token`: nowhere: No such file or directory (os error 2)",
+            "meridian.toml:7:1: unknown key `url` in [scale]",
+        ];
+        assert_eq!((webhook, said), (None, expected.map(str::to_owned).to_vec()));
+        let plain = "webhook = \"http://hooks.example/scale\"\ntoken = \"token\"\nca = \"token\"\nbelow = 0.9";
+        let expected = [
+            "meridian.toml:3:9: `scale.token` is sent to http://hooks.example/scale in the clear",
+            "meridian.toml:4:1: `scale.ca` has no meaning for an http:// webhook",
+            "meridian.toml:5:9: `scale.below` is 0.9, not less than `scale.above`, which is 0.85",
+        ];
+        assert_eq!(read(plain).1, expected);
+    }
+
+    #[test]
+    fn the_example_of_the_docs_is_in_order() {
+        let docs = std::fs::read_to_string("docs/scaling.md").unwrap();
+        let example = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        let table = example.strip_prefix("[scale]\n").unwrap().replace("webhook.token", "token");
+        let (webhook, said) = read(&table);
+        assert_eq!(said, Vec::<String>::new());
+        let webhook = webhook.unwrap();
+        assert_eq!((webhook.above, webhook.below, webhook.every), (ABOVE, BELOW, EVERY), "it shows the defaults");
     }
 }

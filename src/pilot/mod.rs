@@ -155,3 +155,7 @@ impl Pilot {
 
 #[cfg(test)]
 mod tests;
+
+/// Views made by hand.
+#[cfg(test)]
+pub(crate) mod testing;

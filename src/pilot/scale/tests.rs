@@ -3,43 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::load::known::RegionId;
-use crate::pilot::view::Scaling;
+use crate::pilot::testing::{DWELL, region};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Mean length of a session, s.
-const DWELL: f64 = 600.0;
-
-/// Of 1000 sessions a server, ten of which are up, with so many starts/s.
-fn region(name: &str, rate: f64) -> RegionView {
-    RegionView {
-        id: RegionId(0),
-        name: name.into(),
-        uses: vec![(0, 0)],
-        sessions: Some(rate * DWELL),
-        capacity: Some(10_000.0),
-        counted: Some(10_000.0),
-        trust: Trust::Fresh,
-        closed: false,
-        utilization: Some(rate * DWELL / 10_000.0),
-        planned: Some(rate * DWELL / 10_000.0),
-        price_ms: 0.0,
-        rate,
-        unconstrained_rate: rate,
-        dwell_s: DWELL,
-        scale: 1.0,
-        scaling: Scaling {
-            zones: vec![Arc::from([Arc::from("stream.example")])],
-            servers: 10,
-            servers_up: 10,
-            server_capacity: Some(1000.0),
-            admission: Some(7.0),
-            ..Scaling::default()
-        },
-    }
-}
-
 /// The rate for which so many servers are 70 % full.
 fn rate_of(servers: f64) -> f64 {
     servers * 1000.0 * AIM / DWELL
