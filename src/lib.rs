@@ -23,6 +23,7 @@
 //! * [`orders`]: the operator's drains and forces. [`journal`]: what happened. [`state`]: what outlives the process.
 //! * [`server`]: sockets. [`admin`]: HTTP API and metrics. [`explain`]: why an answer is what it is.
 //! * [`simulate`]: what would be, after a loss, with more viewers or other files.
+//! * [`scale`]: how large regions should be, told to autoscalers.
 //! * [`node`]: all of it started in the right order. [`cli`]: one file a command.
 //! * [`agent`]: heartbeats from beside a stream server.
 //! * `memory`: what a load needed and rest does not goes back to the system.
@@ -48,6 +49,7 @@ mod memory;
 pub mod node;
 pub mod orders;
 pub mod pilot;
+pub mod scale;
 pub mod server;
 pub mod simulate;
 pub mod snapshot;

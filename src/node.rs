@@ -39,6 +39,7 @@ use crate::health::{Prober, Verdict};
 use crate::journal::{Kind, Note};
 use crate::load::Desk;
 use crate::pilot::Pilot;
+use crate::scale;
 use crate::server::counters::Ledger;
 use crate::server::{self, BindError, Running, Sockets};
 use crate::snapshot::Published;
@@ -136,7 +137,8 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
     })
     .await?
     .map_err(refused)?;
-    let Settings { listen, workers, cpus, tcp, admin: admin_address, access, state, heartbeat, .. } = own.node.clone();
+    let Settings { listen, workers, cpus, tcp, admin: admin_address, access, state, heartbeat, scale: webhook, .. } =
+        own.node.clone();
     // Without its settings there is nothing to bind; the faults of the other files are told beside its own.
     let bound = if own.is_sound() { Some(bind(&listen, workers, cpus, admin_address).await?) } else { None };
     let heartbeat = heartbeat.filter(|_| own.is_sound());
@@ -219,6 +221,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         tokio::spawn(admin::agents::note(told, journal.clone()));
     }
     beats.retarget(published.load().targets());
+    let steering = parts.helm.as_ref().map(Helm::view).unwrap_or_default();
     let control = control::start(parts, stop.clone());
     let (ready, is_ready) = watch::channel(false);
     let figures = Arc::new(metrics::Sources {
@@ -232,7 +235,17 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         connections: OnceLock::new(),
         started,
         orders: ArcSwap::default(),
+        scale: Arc::default(),
     });
+    tokio::spawn(scale::run(
+        scale::Parts {
+            view: steering,
+            board: Arc::clone(&figures.scale),
+            webhook,
+            journal: journal.clone(),
+        },
+        stop.clone(),
+    ));
     let rates = Arc::new(Rates::default());
     tokio::spawn(Arc::clone(&rates).sample(Arc::clone(&figures.ledger), Arc::clone(&published), stop.clone()));
     let state = Admin {
@@ -245,6 +258,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         agents: Arc::new(beats),
         loads,
         rates,
+        scale: Arc::clone(&figures.scale),
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),
     };

@@ -62,7 +62,24 @@ pub struct RegionStatus {
     /// What its servers report, or it as a whole. `None`: nothing was reported.
     #[serde(default)]
     pub load: Option<RegionLoad>,
+    /// `None`: no stream of it is steered by load.
+    #[serde(default)]
+    pub steering: Option<RegionSteering>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// How the pilot steers a region by load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegionSteering {
+    /// `unreported` (not steered by load: none is reported), `steered`, `blind` (by what is predicted), `returning`.
+    pub stage: String,
+    /// In use of the capacity that counts now, and a minute ahead as planned. `None`: not known.
+    pub utilization: Option<f64>,
+    pub planned: Option<f64>,
+    /// What it costs beyond its distance.
+    pub price_ms: f64,
+    /// Session starts that the plan sends there.
+    pub starts_per_s: f64,
 }
 
 /// The load of a region, as far as it is known.

@@ -41,6 +41,7 @@ fn a_node_is_what_its_file_says_with_paths_beside_it() {
             pipeline: 16,
         },
         heartbeat: None,
+        scale: None,
     };
     assert_eq!(node, expected);
     assert_eq!(shared.regions.len(), 3);

@@ -22,6 +22,7 @@ use crate::health::Target;
 use crate::health::beats::Beats;
 use crate::health::stats::{BUCKETS_US, Kind, Stats};
 use crate::load::Desk;
+use crate::scale::Board;
 use crate::server::connections::Connections;
 use crate::server::counters::Ledger;
 use crate::snapshot::Published;
@@ -29,6 +30,7 @@ use crate::status::OrderStatus;
 
 mod heartbeats;
 mod loads;
+mod scale;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -46,6 +48,7 @@ pub struct Sources {
     pub started: SystemTime,
     /// In force and to come, as they were when last asked for.
     pub orders: ArcSwap<Vec<OrderStatus>>,
+    pub scale: Arc<Board>,
 }
 
 impl fmt::Debug for Sources {
@@ -91,6 +94,7 @@ impl Collector for Sources {
         self.probes(&mut encoder)?;
         heartbeats::encode(&self.beats, &mut encoder)?;
         loads::encode(&self.loads, &self.published.load(), &mut encoder)?;
+        scale::encode(&self.scale, &mut encoder)?;
         self.refusals(&mut encoder)
     }
 }
@@ -277,7 +281,7 @@ fn check(target: &Target) -> String {
 fn family<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
     name: &'static str,
-    help: &'static str,
+    help: &str,
     kind: MetricType,
 ) -> Result<MetricEncoder<'a>, fmt::Error> {
     encoder.encode_descriptor(name, help, None, kind)
@@ -290,7 +294,7 @@ fn counter(family: &mut MetricEncoder<'_>, labels: Labels<'_>, count: u64) -> fm
 fn gauges<N: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &'static str,
-    help: &'static str,
+    help: &str,
     values: Vec<(Vec<(&'static str, String)>, N)>,
 ) -> fmt::Result {
     let mut gauges = family(encoder, name, help, MetricType::Gauge)?;

@@ -7,6 +7,7 @@
 //! | `GET /metrics` | counters and gauges in OpenMetrics text ([`metrics`]) |
 //! | `GET /v1/explain?name=&type=&client=` | why an answer is what it is, as JSON ([`crate::explain`]) |
 //! | `GET /v1/status` | the node at one instant ([`crate::status`]) |
+//! | `GET /v1/scale?zone=&region=` | how large regions should be, for autoscalers ([`scale`]) |
 //! | `GET /v1/events?after=&limit=` | the journal, as a list or as server-sent events ([`events`]) |
 //! | `GET`, `POST /v1/orders`, `DELETE /v1/orders/ID` | the operator's orders ([`orders`]) |
 //! | `POST /v1/undrain`, `POST /v1/unforce` | ends all such orders of a subject |
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod orders;
 pub mod rates;
 pub mod rtt;
+pub mod scale;
 pub mod status;
 
 use std::sync::Arc;
@@ -55,6 +57,7 @@ use crate::explain::ask::{Ask, explain};
 use crate::health::stats::Stats;
 use crate::journal::Journal;
 use crate::load::Desk;
+use crate::scale::Board;
 use crate::world::View;
 
 /// The control loop never blocks; if it does not answer within this, something is badly wrong.
@@ -75,6 +78,7 @@ pub struct Admin {
     pub agents: Arc<dyn Agents>,
     pub loads: Desk,
     pub rates: Arc<Rates>,
+    pub scale: Arc<Board>,
     pub started: SystemTime,
     /// Streams of events that may still be opened.
     pub streams: Arc<Semaphore>,
@@ -89,6 +93,7 @@ pub fn router(admin: Admin, more: Router) -> Router {
         .route("/metrics", get(exposition))
         .route("/v1/explain", get(explanation))
         .route("/v1/status", get(status::status))
+        .route("/v1/scale", get(scale::scale))
         .route("/v1/events", get(events::events))
         .route("/v1/orders", get(orders::list).post(orders::give))
         .route("/v1/orders/{id}", delete(orders::lift))

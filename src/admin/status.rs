@@ -16,11 +16,14 @@ use crate::config::settings::{Family, Region, Server};
 use crate::health::stats::{Stats, TargetStats};
 use crate::health::{Target, Verdict};
 use crate::load::State;
-use crate::load::known::Known;
+use crate::load::known::{Known, RegionId};
+use crate::pilot;
+use crate::pilot::view::{RegionView, Stage};
 use crate::snapshot::standing::{Forced, Standing};
 use crate::snapshot::{Served, TargetId};
 use crate::status::{
-    LoadStatus, RegionLoad, RegionStatus, ServerStatus, SnapshotStatus, Status, TargetStatus, ZoneStatus,
+    LoadStatus, RegionLoad, RegionStatus, RegionSteering, ServerStatus, SnapshotStatus, Status, TargetStatus,
+    ZoneStatus,
 };
 use crate::world::View;
 
@@ -32,6 +35,9 @@ pub trait Agents: Send + Sync {
     fn last_beat(&self, target: &Target) -> Option<Duration>;
 }
 
+/// The regions that the pilot looks at.
+pub type Steered<'a> = HashMap<RegionId, (Stage, &'a RegionView)>;
+
 /// Everything that a status is made of, at one instant.
 pub struct Facts<'a, S> {
     pub view: &'a View,
@@ -42,6 +48,7 @@ pub struct Facts<'a, S> {
     pub recent: &'a Recent,
     /// What is believed of the regions that are known to report.
     pub loads: (Arc<Known>, Vec<State>),
+    pub steered: Steered<'a>,
     pub snapshot_age: Duration,
     pub started: SystemTime,
     pub now: SystemTime,
@@ -58,6 +65,7 @@ pub async fn status(extract::State(admin): extract::State<Admin>) -> Response {
         agents: &*admin.agents,
         recent: &admin.rates.recent(),
         loads: admin.loads.look(&view.snapshot, tokio::time::Instant::now().into_std()),
+        steered: steered(&view.steering),
         snapshot_age: admin.rates.age(view.snapshot.generation(), now),
         started: admin.started,
         now,
@@ -136,8 +144,24 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             share_of_answers: (all > 0.0).then(|| answers_per_s / all),
             answers_per_s,
             load: self.load(zone, r),
+            steering: self.steering(zone, r),
             servers: servers.map(|(s, server)| self.server(z, r, (s, server), standing, stats)).collect(),
         }
+    }
+
+    fn steering(&self, zone: &str, r: u8) -> Option<RegionSteering> {
+        let (known, _) = &self.loads;
+        let id = known.of_zone(zone)?.get(usize::from(r))?;
+        // Around a reload the pilot may still number them otherwise.
+        let named = |of: &&(Stage, &RegionView)| of.1.name == known.regions[id.0 as usize].name;
+        let (stage, region) = self.steered.get(id).filter(named)?;
+        Some(RegionSteering {
+            stage: stage.word().to_owned(),
+            utilization: region.utilization,
+            planned: region.planned,
+            price_ms: region.price_ms,
+            starts_per_s: region.rate,
+        })
     }
 
     fn load(&self, zone: &str, r: u8) -> Option<RegionLoad> {
@@ -195,6 +219,11 @@ impl<'a, S: Fn(u32, u8) -> &'a Standing> Facts<'a, S> {
             last_beat_s: self.agents.last_beat(target).map(|since| since.as_secs_f64()),
         }
     }
+}
+
+fn steered(view: &pilot::View) -> Steered<'_> {
+    let markets = view.markets.iter();
+    markets.flat_map(|market| market.regions.iter().map(|region| (region.id, (market.stage, region)))).collect()
 }
 
 fn word(forced: Forced) -> &'static str {

@@ -121,6 +121,7 @@ struct Rig {
     control: Arc<Loop>,
     journal: Journal,
     gate: Arc<Gate>,
+    scale: Arc<Board>,
     stop: CancellationToken,
 }
 
@@ -160,6 +161,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
     let journal = Journal::in_memory();
     let loads = crate::load::Desk::default();
     loads.retain(&snapshot);
+    let scale = Arc::new(Board::default());
     let figures = metrics::Sources {
         ledger: Arc::new(Ledger::default()),
         published: Arc::new(ArcSwap::new(snapshot)),
@@ -171,6 +173,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         connections: std::sync::OnceLock::new(),
         started: SystemTime::now(),
         orders: ArcSwap::default(),
+        scale: Arc::clone(&scale),
     };
     let admin = Admin {
         events,
@@ -182,13 +185,14 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         agents: Arc::new(Beats::default()),
         loads,
         rates: Arc::new(Rates::default()),
+        scale: Arc::clone(&scale),
         started: SystemTime::now(),
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
     let learned = crate::control::learned::Shared::default();
     let routes = rtt::router(Arc::clone(&learned), admin.events.clone());
     tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, routes), stop.clone()));
-    Rig { learned, address, control, journal, gate, stop }
+    Rig { learned, address, control, journal, gate, scale, stop }
 }
 
 async fn open() -> Rig {
@@ -569,4 +573,153 @@ async fn a_ca_in_the_place_of_the_server_s_certificate_is_told_with_the_remedy()
     let client = Client::new(&format!("https://localhost:{}", rig.address.port()), &trust).unwrap();
     let error = client.ask(Method::GET, "/healthz", None, SECOND * 9).await.unwrap_err().to_string();
     assert!(error.contains("a CA's own certificate; issue one for the server, marked CA:FALSE"), "{error}");
+}
+
+/// Two known regions and one of which nothing is known.
+fn sizes() -> crate::pilot::scale::Scale {
+    use crate::pilot::scale::{Scale, Unknown};
+    use crate::scale::watch::tests::region;
+    Scale {
+        regions: vec![
+            region("fra", Ok((0.9, 12))),
+            region("ams", Ok((0.4, 3))),
+            region("iad", Err(Unknown::Unreported)),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn sizes_of_regions_are_told_and_what_is_not_known_is_503_and_never_0() {
+    let rig = open().await;
+    let (status, body) = rig.ask(Method::GET, "/v1/scale", None).await;
+    let nothing = "no region is steered by load, or none was looked at yet";
+    assert_eq!((status, body), (503, json!({ "error": nothing })));
+    rig.scale.store(sizes());
+    let because = "it has reported no load for three minutes, or never";
+    let (status, body) = rig.ask(Method::GET, "/v1/scale", None).await;
+    assert_eq!((status, &body["unknown"]), (200, &json!([{ "region": "iad", "because": because }])), "{body}");
+    let names: Vec<&String> = body["regions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["ams", "fra"]);
+    let wanted = json!({ "desired_replicas": 12, "desired_in_15m": 12, "desired_after_loss": 14, "worst_loss": "ams",
+        "utilization": 0.81, "planned_utilization": 0.9, "unconstrained_utilization": 1.12, "price_ms": 22.5,
+        "sessions": 48211, "unconstrained_starts_per_s": 80.0, "admission_per_s": 66.0 });
+    assert_eq!(body["regions"]["fra"], wanted);
+    for (path, wanted, keys) in [
+        ("/v1/scale?region=fra", 200, &["fra"][..]),
+        ("/v1/scale?zone=Stream.example.&region=ams", 200, &["ams"]),
+        ("/v1/scale?zone=stream.example", 200, &["ams", "fra"]),
+        ("/v1/scale?region=iad", 503, &[]),
+        ("/v1/scale?region=sin", 404, &[]),
+        ("/v1/scale?zone=other.example", 404, &[]),
+        ("/v1/scale?region=fra&region=ams", 400, &[]),
+    ] {
+        let (status, body) = rig.ask(Method::GET, path, None).await;
+        let found: Vec<&str> = body["regions"].as_object().into_iter().flatten().map(|(name, _)| &**name).collect();
+        assert_eq!(
+            (status, found.as_slice(), body["error"].is_string()),
+            (wanted, keys, wanted != 200),
+            "{path} {body}"
+        );
+    }
+    let (_, body) = rig.ask(Method::GET, "/v1/scale?region=iad", None).await;
+    assert_eq!(body["error"], format!("iad: {because}"));
+    let unknown = crate::pilot::scale::Scale { regions: sizes().regions.split_off(2) };
+    rig.scale.store(unknown);
+    let (status, body) = rig.ask(Method::GET, "/v1/scale", None).await;
+    assert_eq!((status, &body["regions"]), (503, &Value::Null), "none is known: {body}");
+}
+
+#[tokio::test]
+async fn regions_of_one_name_are_told_by_zone() {
+    let rig = open().await;
+    let mut scale = sizes();
+    let mut other = crate::scale::watch::tests::region("fra", Ok((0.5, 5)));
+    other.zones = vec![Arc::from([Arc::from("game.example")])];
+    scale.regions.push(other);
+    rig.scale.store(scale);
+    let (_, body) = rig.ask(Method::GET, "/v1/scale", None).await;
+    let names: Vec<&String> = body["regions"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["ams", "game.example/fra", "stream.example/fra"]);
+    for (zone, desired) in [("game.example", 5), ("stream.example", 12)] {
+        let (_, body) = rig.ask(Method::GET, &format!("/v1/scale?zone={zone}&region=fra"), None).await;
+        assert_eq!(body["regions"]["fra"]["desired_replicas"], desired);
+    }
+    assert_eq!(rig.ask(Method::GET, "/v1/scale?region=fra", None).await.0, 404, "it is not said which");
+    let (_, text) = rig.ask(Method::GET, "/metrics", None).await;
+    let line = "meridian_region_desired_servers{zone=\"game.example\",region=\"fra\",when=\"now\"} 5\n";
+    assert!(text.as_str().unwrap().contains(line), "{text}");
+}
+
+#[tokio::test]
+async fn gauges_of_what_is_not_known_are_absent() {
+    let rig = open().await;
+    rig.scale.store(sizes());
+    rig.scale.tally.failed.fetch_add(3, std::sync::atomic::Ordering::Relaxed);
+    let (_, text) = rig.ask(Method::GET, "/metrics", None).await;
+    let text = text.as_str().unwrap();
+    for line in [
+        "region_desired_servers{region=\"fra\",when=\"now\"} 12",
+        "region_desired_servers{region=\"fra\",when=\"15m\"} 12",
+        "region_desired_servers{region=\"fra\",when=\"loss\"} 14",
+        "region_utilization{region=\"fra\"} 0.81",
+        "region_planned_utilization{region=\"fra\"} 0.9",
+        "region_unconstrained_utilization{region=\"fra\"} 1.12",
+        "region_price_ms{region=\"fra\"} 22.5",
+        "region_unconstrained_starts_per_second{region=\"fra\"} 80.0",
+        "region_admission_per_second{region=\"fra\"} 66.0",
+        "region_sessions{region=\"fra\"} 48211.0",
+        "region_solve_gap{region=\"fra\"} 0.001",
+        "region_moved_share{region=\"fra\"} 0.0",
+        "region_steering_stage{region=\"iad\",stage=\"steered\"} 1",
+        "scale_webhooks_total{outcome=\"failed\"} 3",
+    ] {
+        assert!(text.contains(&format!("meridian_{line}\n")), "{line}\n{text}");
+    }
+    for absent in ["desired_servers", "price_ms", "utilization", "admission_per_second"] {
+        assert!(!text.contains(&format!("region_{absent}{{region=\"iad\"")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_examples_of_the_docs_find_what_they_ask_for() {
+    let rig = open().await;
+    rig.scale.store(sizes());
+    let docs = std::fs::read_to_string("docs/scaling.md").unwrap();
+    let value = |key: &str| {
+        let line = docs.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_else(|| panic!("{key}"));
+        line.trim().trim_matches('"').to_owned()
+    };
+    let url = value("url:");
+    let path = &url[url.find("/v1/").expect("a path of the API")..];
+    let (status, body) = rig.ask(Method::GET, path, None).await;
+    assert_eq!(status, 200, "{path} {body}");
+    let found = value("valueLocation:").split('.').fold(&body, |at, key| &at[key]);
+    assert_eq!(found, &json!(12), "{body}");
+    let (_, text) = rig.ask(Method::GET, "/metrics", None).await;
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let metrics: Vec<&str> = docs.split(word).filter(|word| word.starts_with("meridian_")).collect();
+    assert!(metrics.len() > 10);
+    for metric in metrics {
+        let is_there = text
+            .as_str()
+            .unwrap()
+            .lines()
+            .any(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        assert!(is_there, "{metric}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_a_region_tells_how_it_is_steered() {
+    let rig = rig_with(Access::default(), Ok(17), |view| {
+        let known = crate::load::known::Known::of(&view.snapshot);
+        let market = crate::pilot::testing::market(&known.regions[0].name, crate::load::known::RegionId(0));
+        view.steering = Arc::new(crate::pilot::View { markets: vec![market] });
+    })
+    .await;
+    let (_, status) = rig.ask(Method::GET, "/v1/status", None).await;
+    let regions = &status["zones"][0]["regions"];
+    let wanted =
+        json!({ "stage": "steered", "utilization": 0.5, "planned": 0.5, "price_ms": 12.0, "starts_per_s": 8.0 });
+    assert_eq!((&regions[0]["steering"], &regions[1]["steering"]), (&wanted, &Value::Null), "{status}");
 }

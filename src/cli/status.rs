@@ -93,6 +93,7 @@ fn page(status: &Status, now: f64) -> Vec<String> {
         lines.extend(styled(table(&SERVER, &[5], rows.into_iter()), &eases));
     }
     lines.extend(loads(status));
+    lines.extend(steered(status));
     for zone in status.zones.iter().filter(|zone| zone.regions.is_empty()) {
         lines.push(format!("{}: serial {}, {} queries/s, static", zone.name, zone.serial, rate(zone.qps)));
     }
@@ -133,6 +134,44 @@ fn loads(status: &Status) -> Vec<String> {
     let mut lines = vec![String::new()];
     lines.extend(styled(table(&LOAD, &[2, 3, 4, 5], rows), &eases));
     lines
+}
+
+/// How regions are steered by load, where they are.
+fn steered(status: &Status) -> Vec<String> {
+    let regions = status.zones.iter().flat_map(|zone| zone.regions.iter().map(move |region| (&zone.name, region)));
+    let steered: Vec<_> = regions.filter(|(_, region)| region.steering.is_some()).collect();
+    if steered.is_empty() {
+        return vec![];
+    }
+    let rows = steered.iter().map(|(zone, region)| {
+        let starts = region.steering.as_ref().map_or("-".to_owned(), |steering| rate(steering.starts_per_s));
+        [vec![(*zone).clone(), region.name.clone(), starts], steering_row(region)].concat()
+    });
+    let eases: Vec<Ease> = steered.iter().map(|(_, region)| steering_ease(region)).collect();
+    let header = [&["zone", "region", "starts/s"][..], &STEERING[..]].concat();
+    let mut lines = vec![String::new()];
+    lines.extend(styled(table(&header, &[2, 3, 4, 5], rows), &eases));
+    lines
+}
+
+pub const STEERING: [&str; 4] = ["used", "planned", "price ms", "steering"];
+
+/// Its cells under [`STEERING`].
+pub fn steering_row(region: &RegionStatus) -> Vec<String> {
+    let Some(steering) = &region.steering else { return vec!["-".to_owned(); STEERING.len()] };
+    let part = |value: Option<f64>| value.map_or("-".to_owned(), percent);
+    // Without reports nothing has a price.
+    let price = if steering.stage == "unreported" { "-".to_owned() } else { format!("{:.1}", steering.price_ms) };
+    vec![part(steering.utilization), part(steering.planned), price, steering.stage.clone()]
+}
+
+fn steering_ease(region: &RegionStatus) -> Ease {
+    let Some(steering) = &region.steering else { return Ease::Well };
+    match steering.planned {
+        Some(planned) if planned > 1.0 => Ease::Bad,
+        _ if steering.stage != "steered" || steering.price_ms > 30.0 => Ease::Odd,
+        _ => Ease::Well,
+    }
 }
 
 const LOAD: [&str; 7] = ["zone", "region", "sessions", "capacity", "full", "report age", "trust"];

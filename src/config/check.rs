@@ -450,7 +450,7 @@ fn streak(item: &Item<'_>, from: &str, to: &str) -> Option<u32> {
 }
 
 /// Reads the certificates of a private CA; the path is relative to the file that names it.
-fn ca(item: &Item<'_>) -> Option<Placed<Arc<PrivateCa>>> {
+pub(super) fn ca(item: &Item<'_>) -> Option<Placed<Arc<PrivateCa>>> {
     let text = item.string()?;
     let file = item.file.path.parent().unwrap_or(Path::new("")).join(text);
     item.file.names(&file);

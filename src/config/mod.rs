@@ -16,6 +16,7 @@ mod load_source;
 pub mod names;
 pub mod node;
 pub mod rtt;
+pub mod scale;
 pub mod settings;
 
 mod aliases;

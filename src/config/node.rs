@@ -14,7 +14,7 @@ use super::diagnostic::Diagnostic;
 use super::settings::{Node, TcpLimits};
 use super::tree::{File, Item, Table};
 use super::zone_file::Shared;
-use super::{heartbeat, load, region, rtt, syntax, units};
+use super::{heartbeat, load, region, rtt, scale, syntax, units};
 
 /// Read without being named, when it is there.
 pub const DEFAULT_FILE: &str = "meridian.toml";
@@ -43,6 +43,7 @@ impl Default for Node {
             tcp: TcpLimits::default(),
             heartbeat: None,
             rtt: None,
+            scale: None,
         }
     }
 }
@@ -91,6 +92,7 @@ fn read(path: &Path, text: String) -> (Node, Shared, Vec<Diagnostic>) {
         access,
         heartbeat: table.take("heartbeat").and_then(|item| heartbeat::read(item.table()?, base, socket, belongs_above)),
         rtt: table.take("steering").and_then(|item| rtt::steering(item.table()?, base, belongs_above)),
+        scale: table.take("scale").and_then(|item| scale::read(item.table()?, base, belongs_above)),
     };
     let shared = shared(&mut table);
     table.done();

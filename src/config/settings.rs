@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::admin::Access;
 use super::diagnostic::At;
+use super::scale::Webhook;
 use crate::geo::{Match, Point};
 use crate::load::report::exposition::Wanted;
 use crate::steering::money::Money;
@@ -403,6 +404,8 @@ pub struct Node {
     pub heartbeat: Option<Heartbeat>,
     /// A table of round-trip times, CSV.
     pub rtt: Option<PathBuf>,
+    /// Who is told of loads and sizes of regions; `None`: nobody.
+    pub scale: Option<Webhook>,
 }
 
 /// Where heartbeats are received, and whose.
@@ -440,6 +443,7 @@ impl Node {
             tcp: self.tcp,
             heartbeat: self.heartbeat,
             rtt: self.rtt,
+            scale: self.scale,
         }
     }
 }

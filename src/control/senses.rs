@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::warn;
 
 use crate::demand::layout::{Cells, Group, Layout};
@@ -25,6 +25,9 @@ use super::measured::Measured;
 const PRIOR: f64 = 0.1;
 /// What was learned is written so often.
 const WRITE: Duration = Duration::from_secs(300);
+/// How often it is looked ahead, and how far, minutes.
+const FORESEE: Duration = Duration::from_secs(30);
+const AHEAD_MIN: [i64; 3] = [5, 10, 15];
 /// Mean session where nothing is known, s.
 const SESSION_S: f64 = 1200.0;
 
@@ -52,15 +55,29 @@ pub struct Live {
     measured: Measured,
     view: View,
     written: Option<Instant>,
+    /// When it was last looked ahead.
+    foreseen: Option<Instant>,
 }
 
-/// Queries/s by group and cell.
+/// Queries/s by group and cell: of now, and the most that is foreseen for the next quarter of an hour.
 #[derive(Default)]
-struct Rates(Vec<Vec<f64>>);
+struct Rates(Vec<Vec<f64>>, Vec<Vec<f64>>);
 
 impl Demand for Rates {
     fn by_cell(&self, group: u32) -> Option<&[f64]> {
         self.0.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+    }
+
+    fn ahead(&self, group: u32) -> Option<&[f64]> {
+        self.1.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+    }
+}
+
+impl Rates {
+    /// Whether what is foreseen is of the same groups and cells as what is now.
+    fn is_alike(&self) -> bool {
+        let Rates(now, ahead) = self;
+        now.len() == ahead.len() && now.iter().zip(ahead).all(|(now, ahead)| now.len() == ahead.len())
     }
 }
 
@@ -77,6 +94,7 @@ impl Live {
             measured: Measured::new(learned),
             view: View::default(),
             written: None,
+            foreseen: None,
         }
     }
 
@@ -116,22 +134,25 @@ impl Live {
         self.rates.0 = groups.clone().map(|group| estimator.lambda(group).iter().collect()).collect();
         for group in groups {
             let rates = &mut self.rates.0[group as usize];
-            let mut unusual = false;
-            for &position in &snapshot.groups()[group as usize].streams {
-                let stream = snapshot.stream(position);
-                let events = &snapshot.zones()[stream.zone as usize].zone.events;
-                if events.is_empty() {
-                    continue;
-                }
-                unusual |= calendar::is_unusual(events, stream.stream as usize, at);
-                let (scale, session_s) = self.view.scale_of(group).unwrap_or((1.0, SESSION_S));
-                let measured = rates.iter().sum::<f64>() * scale;
-                let usual = estimator.usual(group, at).unwrap_or(measured / scale) * scale;
-                let raised = calendar::raised(events, stream.stream as usize, at, measured, usual, session_s);
-                raise(rates, measured, raised, scale, &snapshot.geography().facts);
-            }
+            let unusual = expect(snapshot, estimator, &self.view, group, rates, at);
             estimator.set_unusual(group, unusual);
         }
+    }
+
+    /// The most that is to be expected within a quarter of an hour, by the hours of the week and by events.
+    fn foresee(&mut self, snapshot: &Snapshot, at: Timestamp) {
+        let Some(estimator) = &self.estimator else { return };
+        let foreseen = |group: u32| {
+            let ahead = AHEAD_MIN.iter().filter_map(|minutes| at.checked_add(SignedDuration::from_mins(*minutes)).ok());
+            let rates = ahead.map(|then| {
+                let mut rates = estimator.forecast(group, at, then);
+                expect(snapshot, estimator, &self.view, group, &mut rates, then);
+                rates
+            });
+            let sum = |rates: &Vec<f64>| rates.iter().sum::<f64>();
+            rates.max_by(|a, b| sum(a).total_cmp(&sum(b))).unwrap_or_default()
+        };
+        self.rates.1 = (0..snapshot.groups().len() as u32).map(foreseen).collect();
     }
 
     fn write(&mut self, at: Timestamp) {
@@ -141,6 +162,32 @@ impl Live {
             warn!(%error, "what was learned of demand is not written");
         }
     }
+}
+
+/// Raises the rates of a group to what the events of its streams expect at an instant; whether any does.
+fn expect(
+    snapshot: &Snapshot,
+    estimator: &Estimator,
+    view: &View,
+    group: u32,
+    rates: &mut [f64],
+    at: Timestamp,
+) -> bool {
+    let mut unusual = false;
+    for &position in &snapshot.groups()[group as usize].streams {
+        let stream = snapshot.stream(position);
+        let events = &snapshot.zones()[stream.zone as usize].zone.events;
+        if events.is_empty() {
+            continue;
+        }
+        unusual |= calendar::is_unusual(events, stream.stream as usize, at);
+        let (scale, session_s) = view.scale_of(group).unwrap_or((1.0, SESSION_S));
+        let measured = rates.iter().sum::<f64>() * scale;
+        let usual = estimator.usual(group, at).unwrap_or(measured / scale) * scale;
+        let raised = calendar::raised(events, stream.stream as usize, at, measured, usual, session_s);
+        raise(rates, measured, raised, scale, &snapshot.geography().facts);
+    }
+    unusual
 }
 
 /// Raises rates so that their sum becomes that of `raised` starts/s: in their own shape, or where there is none in that of
@@ -170,6 +217,10 @@ impl Senses for Live {
         let has_events = snapshot.zones().iter().any(|served| !served.zone.events.is_empty());
         if self.rates.0.is_empty() || has_events {
             self.work_out(snapshot, at);
+        }
+        if self.foreseen.is_none_or(|last| now.saturating_duration_since(last) >= FORESEE || !self.rates.is_alike()) {
+            self.foreseen = Some(now);
+            self.foresee(snapshot, at);
         }
         self.measured.look(at)
     }

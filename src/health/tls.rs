@@ -15,14 +15,14 @@ use crate::config::settings::PrivateCa;
 
 /// One TLS configuration for the public roots and one for each private CA, shared by all targets that use it.
 #[derive(Default)]
-pub(super) struct Connectors {
+pub(crate) struct Connectors {
     public: Option<TlsConnector>,
     private: HashMap<Arc<PrivateCa>, TlsConnector>,
 }
 
 impl Connectors {
     /// Errors: a certificate of the private CA that cannot be a trust anchor.
-    pub(super) fn connector(&mut self, ca: Option<&Arc<PrivateCa>>) -> Result<TlsConnector, String> {
+    pub(crate) fn connector(&mut self, ca: Option<&Arc<PrivateCa>>) -> Result<TlsConnector, String> {
         let Some(ca) = ca else {
             let public = self
                 .public
@@ -62,7 +62,7 @@ fn connector(roots: RootCertStore) -> TlsConnector {
 }
 
 /// The name to ask for (SNI) and to find in the certificate. SNI has no final dot (RFC 6066 §3).
-pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host.trim_end_matches('.').to_owned())
         .map_err(|_| format!("{host} can not be a TLS server name"))
 }

@@ -35,6 +35,10 @@ pub struct MarketRegion {
     pub zone: Arc<str>,
     /// The (fleet, region) pairs that it is.
     pub uses: Vec<(u32, u8)>,
+    /// By use: the zones, by label, sorted.
+    pub zones: Vec<Arc<[Arc<str>]>>,
+    /// Machines.
+    pub servers: u32,
     /// Sessions, with all its servers up.
     pub capacity: Option<f64>,
     /// Bits/s of a session.
@@ -236,12 +240,28 @@ impl Market {
         };
         Table::new((0..self.rows.len()).map(first).collect())
     }
+
+    /// What the loss of one region would send to another while nobody is priced: starts/s by lost column × regions + the
+    /// column they go to.
+    pub fn inherited(&self, open: Mask, demand: &[f64]) -> Vec<f64> {
+        let count = self.regions.len();
+        let mut rates = vec![0.0; count * count];
+        for (row, starts) in demand.iter().enumerate().take(self.rows.len()).filter(|(_, starts)| **starts > 0.0) {
+            let mut sorted = self.rows.sorted(row).filter(|(region, _)| open >> region & 1 == 1);
+            if let (Some((first, _)), Some((second, _))) = (sorted.next(), sorted.next()) {
+                rates[usize::from(first) * count + usize::from(second)] += starts;
+            }
+        }
+        rates
+    }
 }
 
 /// The regions of snapshot and load board, matched.
 struct Ids {
     /// By fleet of the compilation: its regions.
     of_fleet: Vec<Arc<[RegionId]>>,
+    /// By fleet: the labels of its zones, sorted.
+    zones: Vec<Arc<[Arc<str>]>>,
 }
 
 impl Ids {
@@ -254,7 +274,16 @@ impl Ids {
                 .or_insert_with(|| known.of_zone(&snapshot.sample(fleet).label()).map(Arc::from).unwrap_or_default());
         }
         let count = labels.keys().max().map_or(0, |last| last + 1);
-        Ids { of_fleet: (0..count).map(|fleet| labels.get(&fleet).cloned().unwrap_or_default()).collect() }
+        let zones = |fleet: u32| {
+            let mut zones: Vec<Arc<str>> =
+                snapshot.zones_of(fleet).map(|zone| snapshot.zones()[zone as usize].zone.label()).collect();
+            zones.sort_unstable();
+            zones.into()
+        };
+        Ids {
+            of_fleet: (0..count).map(|fleet| labels.get(&fleet).cloned().unwrap_or_default()).collect(),
+            zones: (0..count).map(zones).collect(),
+        }
     }
 
     /// The regions of its fleet that a group's clients may be sent to, as far as the board knows them.
@@ -310,7 +339,9 @@ fn region(snapshot: &Snapshot, known: &Known, ids: &Ids, id: RegionId) -> Market
         id,
         name: Arc::clone(&of.name),
         zone: zone.label(),
+        zones: uses.iter().map(|&(fleet, _)| Arc::clone(&ids.zones[fleet as usize])).collect(),
         uses,
+        servers: of.members.len() as u32,
         capacity: of.size.capacity,
         session_bits: zone.session_bits,
         cost: settings.cost,

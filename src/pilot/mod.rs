@@ -12,6 +12,7 @@
 //! * [`run`]: one market from step to step: supplies, losses, limits on movement, what is published.
 //! * [`publish`]: shares to rankings.
 //! * [`view`]: what others may know of it.
+//! * [`size`], [`scale`]: how large regions should be, for whoever adds and removes servers.
 //!
 //! Everything here is pure: time is passed in, and nothing reads a socket or file.
 
@@ -19,6 +20,8 @@ pub mod flow;
 pub mod market;
 pub mod publish;
 pub mod run;
+pub mod scale;
+pub mod size;
 pub mod view;
 
 use std::collections::{BTreeSet, HashMap};
@@ -39,6 +42,12 @@ pub use view::View;
 pub trait Demand {
     /// Queries/s that begin a session, by cell of the snapshot's geography; `None`: nothing is known of the group.
     fn by_cell(&self, group: u32) -> Option<&[f64]>;
+
+    /// The most of it that is foreseen within 15 minutes; `None`: nothing else than now.
+    fn ahead(&self, group: u32) -> Option<&[f64]> {
+        let _ = group;
+        None
+    }
 }
 
 /// Rankings to publish for groups of the snapshot that [`Pilot::step`] was given.
@@ -146,3 +155,7 @@ impl Pilot {
 
 #[cfg(test)]
 mod tests;
+
+/// Views made by hand.
+#[cfg(test)]
+pub(crate) mod testing;

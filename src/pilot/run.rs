@@ -19,6 +19,7 @@ use crate::steering::solve::{Problem, Solution, Solver, Supply, Table};
 use super::flow::Flow;
 use super::market::{Market, MarketRegion};
 use super::publish::{self, NEARLY_FULL};
+use super::size::{self, Sizes};
 use super::view::{MarketView, RegionView, Stage};
 use super::{Change, Demand};
 
@@ -80,6 +81,7 @@ pub struct Run {
     asked: Vec<f64>,
     demand: Vec<f64>,
     losses: Vec<Loss>,
+    sizes: Sizes,
     heard: Option<Instant>,
     born: Option<Instant>,
     stepped: Option<Instant>,
@@ -122,6 +124,7 @@ impl Run {
             asked: vec![],
             demand: vec![],
             losses: vec![],
+            sizes: Sizes::default(),
             heard: None,
             born: None,
             stepped: None,
@@ -141,7 +144,7 @@ impl Run {
     /// Goes on with a market that [`Run::fits`]: files were read anew.
     pub fn with(mut self, market: Market) -> Run {
         self.prepared.iter_mut().for_each(|spare| *spare = None);
-        Run { market, ..self }
+        Run { market, sizes: Sizes::default(), ..self }
     }
 
     pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
@@ -208,6 +211,9 @@ impl Run {
         self.scale_demand();
         self.turn_stage(now);
         self.supply = self.supplies(&fixed);
+        let rates = size::Rates { asked: &self.asked, started: &self.demand, demand };
+        // While viewers come back, what they ask foretells nothing.
+        self.sizes.look(&self.market, snapshot, !self.closed, rates, self.losses.is_empty(), now);
         let extra = self.coming_back(now);
         let is_young = now.saturating_duration_since(*self.born.get_or_insert(now)) < YOUNG;
         self.event &= is_young || self.stage != Stage::Unreported;
@@ -446,6 +452,7 @@ impl Run {
                 unconstrained_rate: unconstrained[column],
                 dwell_s: flow.dwell_s(),
                 scale: flow.scale().unwrap_or(1.0),
+                scaling: self.sizes.scaling(&self.market, column, state, supply, HORIZON_S),
             }
         };
         let solution = self.solution.as_ref();
@@ -459,6 +466,7 @@ impl Run {
             iterations: solution.map_or(0, |solution| solution.iterations),
             demand: self.demand.iter().sum(),
             moved: self.moved,
+            at: self.stepped,
         }
     }
 }

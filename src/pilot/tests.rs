@@ -274,3 +274,71 @@ fn what_was_learned_outlives_a_reload() {
     assert!(restored.view().markets[0].demand > 2.0 * asked);
     assert_eq!(restored.saved(), world.pilot.saved());
 }
+
+#[test]
+fn the_size_of_a_region_follows_what_would_come_if_none_had_a_price() {
+    let mut world = World::new(ZONE, 23_500.0);
+    let nearest = world.shares();
+    let mut scalers = super::scale::Scalers::default();
+    let first = scalers.look(&world.pilot.view(), world.now);
+    assert!(first.regions.iter().all(|region| region.size.is_err()), "nobody has looked yet: {first:?}");
+    world.seconds(2400);
+    let scale = scalers.look(&world.pilot.view(), world.now);
+    let sizes: Vec<_> = scale.regions.iter().map(|region| region.size.clone().expect("it reports")).collect();
+    assert!(sizes.iter().any(|size| size.price_ms > 0.0));
+    for (size, share) in sizes.iter().zip(&nearest) {
+        // One server of 10,000 sessions each.
+        let wanted = share * 2.35;
+        assert!((size.unconstrained.unwrap() - wanted).abs() < 0.1 * wanted + 0.02, "{size:?} {wanted}");
+        let least = (0.9 * wanted / 0.70).ceil() as u32;
+        assert!((least..=least + 2).contains(&size.desired.now), "{size:?} {wanted}");
+        assert!(size.desired.after_loss >= size.desired.now);
+    }
+    // Whoever loses a region goes somewhere: all of it is expected at the others.
+    let market = &world.pilot.view().markets[0];
+    let total: f64 = market.regions.iter().map(|region| region.unconstrained_rate).sum();
+    let lost: Vec<f64> =
+        market.regions.iter().filter_map(|region| Some(region.scaling.worst_loss.as_ref()?.1)).collect();
+    assert!(lost.iter().sum::<f64>() > 0.3 * total && lost.iter().all(|rate| *rate < total), "{lost:?} of {total}");
+    // What is admitted is what the plan may send in the end, and more while there is room.
+    for (region, size) in market.regions.iter().zip(&sizes) {
+        let admission = size.admission.unwrap();
+        assert!(admission > region.rate && admission < 10_000.0 / 60.0, "{admission} {region:?}");
+    }
+    world.verdict(0, Verdict::Down);
+    world.seconds(30);
+    let after = scalers.look(&world.pilot.view(), world.now);
+    let size = |at: usize| after.regions[at].size.clone().unwrap();
+    assert_eq!(size(0).desired.now, sizes[0].desired.now, "it keeps what it had");
+    assert_eq!(size(0).admission, Some(0.0));
+    assert!(size(1).unconstrained.unwrap() >= sizes[1].unconstrained.unwrap() - 0.02);
+    let worst = |at: usize| world.pilot.view().markets[0].regions[at].scaling.worst_loss.clone();
+    assert!((1..3).all(|at| worst(at).is_none_or(|(name, _)| &*name != "us")), "what is gone cannot be lost");
+}
+
+/// Twice as much is foreseen for the stream that is steered by load.
+struct Doubling<'a>(&'a Cells, Vec<f64>);
+
+impl Demand for Doubling<'_> {
+    fn by_cell(&self, group: u32) -> Option<&[f64]> {
+        self.0.by_cell(group)
+    }
+
+    fn ahead(&self, group: u32) -> Option<&[f64]> {
+        (group == 0).then_some(&self.1)
+    }
+}
+
+#[test]
+fn what_is_foreseen_is_told_by_region() {
+    let mut world = World::new(ZONE, 6_000.0);
+    world.seconds(30);
+    assert!(world.pilot.view().markets[0].regions.iter().all(|region| region.scaling.ahead.is_none()));
+    world.now += Duration::from_secs(20);
+    world.heard = world.now;
+    let twice = world.demand.0[0].iter().map(|starts| starts * 2.0).collect();
+    world.pilot.step(&world.states(), &Doubling(&world.demand, twice), world.now);
+    for region in &world.pilot.view().markets[0].regions {
+        assert!((region.scaling.ahead.unwrap() - 2.0).abs() < 1e-6, "{region:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What others may know of the pilot: people by `explain` and `status`, scalers by the admin API.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -24,6 +25,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Unreported => "unreported",
+            Stage::Steered => "steered",
+            Stage::Blind => "blind",
+            Stage::Returning => "returning",
+        }
+    }
+
     /// What it means, for people.
     pub fn describe(self) -> &'static str {
         match self {
@@ -65,6 +75,8 @@ pub struct MarketView {
     pub demand: f64,
     /// Part of the traffic that the last step moved.
     pub moved: f64,
+    /// When it was last looked at.
+    pub at: Option<Instant>,
 }
 
 /// Of one region of a market. Rates are session starts/s.
@@ -93,4 +105,27 @@ pub struct RegionView {
     pub dwell_s: f64,
     /// Session starts for a query.
     pub scale: f64,
+    pub scaling: Scaling,
+}
+
+/// What the size of a region is reckoned from ([`super::scale`]). Rates are session starts/s.
+#[derive(Clone, Debug, Default)]
+pub struct Scaling {
+    /// By use of the region: the zones, as [`Zone::label`](crate::config::settings::Zone::label) has them, sorted.
+    pub zones: Vec<Arc<[Arc<str>]>>,
+    /// Servers in the files, and those of them that are up.
+    pub servers: u32,
+    pub servers_up: u32,
+    /// Sessions of one server. `None`: no capacity is written or reported.
+    pub server_capacity: Option<f64>,
+    /// What comes whatever the prices are: streams that are steered otherwise.
+    pub fixed_rate: f64,
+    /// The one other region whose loss would send most here, and how much, if no region had a price. `None`: no other
+    /// region is open.
+    pub worst_loss: Option<(Arc<str>, f64)>,
+    /// The most that is foreseen to come within 15 minutes if no region had a price, as a multiple of what comes now.
+    /// `None`: nothing is foreseen.
+    pub ahead: Option<f64>,
+    /// What may begin here so that it is at most [`super::scale::ADMIT`] full a minute later. `None`: no capacity counts.
+    pub admission: Option<f64>,
 }

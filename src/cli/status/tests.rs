@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::{OrderStatus, SnapshotStatus, ZoneStatus};
+use crate::status::{OrderStatus, RegionSteering, SnapshotStatus, ZoneStatus};
 
 const NOW: f64 = 1_777_672_800.0;
 
@@ -33,6 +33,7 @@ fn region(name: &str, near: &str, servers: Vec<ServerStatus>) -> RegionStatus {
         share_of_answers: Some(0.25),
         answers_per_s: 512.0,
         load: None,
+        steering: None,
         servers,
     }
 }
@@ -102,6 +103,32 @@ pub fn example() -> Status {
 fn plain(lines: &[String]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
     lines.join("\n")
+}
+
+/// The same, some of it steered by load.
+pub fn steered_example() -> Status {
+    let mut status = example();
+    let steering = |utilization, planned, price_ms, stage: &str| {
+        Some(RegionSteering { stage: stage.to_owned(), utilization, planned, price_ms, starts_per_s: 12.34 })
+    };
+    let regions = &mut status.zones[0].regions;
+    regions[0].steering = steering(Some(0.81), Some(0.834), 22.5, "steered");
+    regions[1].steering = steering(Some(0.97), Some(1.02), 412.0, "steered");
+    regions[2].steering = steering(None, None, 0.0, "unreported");
+    status
+}
+
+#[test]
+fn regions_that_are_steered_by_load_show_how() {
+    let lines = page(&steered_example(), NOW);
+    let from = lines.iter().position(|line| line.contains("price ms")).unwrap();
+    let words = |at: usize| plain(&lines[at..=at]).split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    assert_eq!(words(from), "zone region starts/s used planned price ms steering");
+    assert_eq!(words(from + 1), "stream.example london 12 81 % 83 % 22.5 steered");
+    assert_eq!(words(from + 2), "stream.example frankfurt 12 97 % 102 % 412.0 steered");
+    assert_eq!(words(from + 3), "stream.example tokyo 12 - - - unreported");
+    assert!(lines[from + 2].starts_with(&BAD.to_string()) && lines[from + 3].starts_with(&ODD.to_string()));
+    assert!(!plain(&page(&example(), NOW)).contains("price ms"));
 }
 
 #[test]

@@ -10,7 +10,9 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table, T
 
 use crate::cli::events::said;
 use crate::cli::show::{harmless, percent, rate, span};
-use crate::cli::status::{Ease, REGION, headline, region_ease, region_row, server_ease, server_row};
+use crate::cli::status::{
+    Ease, REGION, STEERING, headline, region_ease, region_row, server_ease, server_row, steering_row,
+};
 use crate::journal::Entry;
 use crate::status::{RegionStatus, ServerStatus, Status};
 
@@ -178,18 +180,24 @@ impl Screen {
         // The zone is told where there is more than one.
         let zones = self.status.as_ref().map_or(0, |status| status.zones.len());
         let skip = usize::from(zones < 2);
+        // Columns of the steering by load where there is any.
+        let steered = all.iter().any(|(_, region)| region.steering.is_some());
+        let is_figure = |column: usize| (5..REGION.len() + STEERING.len() - 1).contains(&column);
         let rows = all.iter().map(|(zone, region)| {
-            let cells = region_row(zone, region).into_iter().skip(skip).map(|text| harmless(&text));
-            Row::new(cells.enumerate().map(move |(i, text)| aligned(text, i + skip >= 5)))
+            let more = if steered { steering_row(region) } else { vec![] };
+            let cells = region_row(zone, region).into_iter().chain(more).skip(skip).map(|text| harmless(&text));
+            Row::new(cells.enumerate().map(move |(i, text)| aligned(text, is_figure(i + skip))))
                 .style(self.style(region_ease(region)))
         });
-        let widths = [20, 16, 16, 7, 11, 8, 8, 9];
-        let header = REGION.iter().enumerate().skip(skip).map(|(i, text)| aligned((*text).to_owned(), i >= 5));
+        let more = if steered { STEERING.len() } else { 0 };
+        let widths = [20, 16, 16, 7, 11, 8, 8, 9, 6, 7, 8, 10].into_iter().take(REGION.len() + more);
+        let header = REGION.iter().chain(&STEERING[..more]).enumerate().skip(skip);
+        let header = header.map(|(i, text)| aligned((*text).to_owned(), is_figure(i)));
         let title = match all.len() {
             0 => "regions".to_owned(),
             n => format!("regions, {} of {n}", self.chosen + 1),
         };
-        let table = Table::new(rows, widths.into_iter().skip(skip).map(Constraint::Max))
+        let table = Table::new(rows, widths.skip(skip).map(Constraint::Max))
             .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
             .block(titled(title));

@@ -58,6 +58,18 @@ impl Supply {
         self.line(horizon).map(|line| line.utilisation(rate))
     }
 
+    /// Session starts/s, of all streams together, that leave it no fuller than `utilisation` after `horizon` seconds:
+    /// (u·K·part − L·e^(−h/D)) / (D·(1 − e^(−h/D))), and 0 where even nobody is too many or it is closed. `None` without a
+    /// capacity.
+    pub fn admits(&self, utilisation: f64, horizon: f64) -> Option<f64> {
+        let capacity = self.counted()?;
+        if !self.is_open() {
+            return Some(0.0);
+        }
+        let (gone, left) = self.fade(horizon);
+        Some(door((door(utilisation) * capacity - left) / (self.dwell() * gone)))
+    }
+
     /// Part of the sessions that are gone after `horizon` seconds, and what is left of the load.
     fn fade(&self, horizon: f64) -> (f64, f64) {
         // Also of what is not a number.
@@ -128,6 +140,18 @@ mod tests {
         let line = supply.line(f64::INFINITY).unwrap();
         assert!((line.supply(30.0).0 - 0.85 * 1000.0 / 1200.0).abs() < 1e-9);
         assert!((supply.forecast(0.5, f64::INFINITY).unwrap() - 0.6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_admitted_fills_it_just_so_far() {
+        let supply = Supply { load: 600.0, part: 0.8, ..Supply::of(Some(1000.0)) };
+        let rate = supply.admits(0.95, 60.0).unwrap();
+        assert!((supply.forecast(rate, 60.0).unwrap() - 0.95).abs() < 1e-9, "{rate}");
+        assert_eq!(Supply { load: 5000.0, ..supply }.admits(0.95, 60.0), Some(0.0), "nobody where it is too full");
+        assert_eq!(Supply { closed: true, ..supply }.admits(0.95, 60.0), Some(0.0));
+        assert_eq!(Supply::of(None).admits(0.95, 60.0), None, "without a capacity nobody can tell");
+        let lie = Supply { load: f64::NAN, ..supply };
+        assert!(lie.admits(0.95, 0.0).unwrap().is_finite() && lie.admits(f64::NAN, f64::NAN) == Some(0.0));
     }
 
     #[test]

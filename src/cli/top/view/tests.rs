@@ -2,7 +2,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::cli::status::tests::example;
+use crate::cli::status::tests::{example, steered_example};
 
 fn entry(id: u64) -> Entry {
     let text = format!(
@@ -37,6 +37,19 @@ fn a_larger_terminal_has_the_curve() {
         screen.hear(News::Status(Box::new(Status { qps, ..example() }), vec![]));
     }
     insta::assert_snapshot!(drawn(&mut screen, 120, 32));
+}
+
+#[test]
+fn regions_that_are_steered_by_load_have_their_columns() {
+    let mut screen = Screen::new("http://127.0.0.1:8053".to_owned(), true);
+    screen.hear(News::Status(Box::new(steered_example()), vec![]));
+    let text = drawn(&mut screen, 120, 32);
+    let line =
+        |what: &str| text.lines().find(|line| line.contains(what)).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert!(line("answers/s").join(" ").contains("used planned price ms steering"), "{text}");
+    assert!(line("London").join(" ").contains("81 % 83 % 22.5 steered"), "{text}");
+    let text = drawn(&mut screen, 80, 24);
+    assert!(text.contains("london") && text.contains("DOWN"), "what mattered before is there all the same: {text}");
 }
 
 #[test]
