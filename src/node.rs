@@ -238,12 +238,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         scale: Arc::default(),
     });
     tokio::spawn(scale::run(
-        scale::Parts {
-            view: steering,
-            board: Arc::clone(&figures.scale),
-            webhook,
-            journal: journal.clone(),
-        },
+        scale::Parts { view: steering, board: Arc::clone(&figures.scale), webhook, journal: journal.clone() },
         stop.clone(),
     ));
     let rates = Arc::new(Rates::default());

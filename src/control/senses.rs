@@ -131,7 +131,9 @@ impl Live {
     fn work_out(&mut self, snapshot: &Snapshot, at: Timestamp) {
         let Some(estimator) = &mut self.estimator else { return };
         let groups = 0..snapshot.groups().len() as u32;
-        self.rates.0 = groups.clone().map(|group| estimator.lambda(group).iter().collect()).collect();
+        // Of a group that nobody has asked for yet the prior says nothing that a scale could be learned from.
+        let rates = |group| if estimator.has_data(group) { estimator.lambda(group).iter().collect() } else { vec![] };
+        self.rates.0 = groups.clone().map(rates).collect();
         for group in groups {
             let rates = &mut self.rates.0[group as usize];
             let unusual = expect(snapshot, estimator, &self.view, group, rates, at);
@@ -170,7 +172,7 @@ fn expect(
     estimator: &Estimator,
     view: &View,
     group: u32,
-    rates: &mut [f64],
+    rates: &mut Vec<f64>,
     at: Timestamp,
 ) -> bool {
     let mut unusual = false;
@@ -192,10 +194,11 @@ fn expect(
 
 /// Raises rates so that their sum becomes that of `raised` starts/s: in their own shape, or where there is none in that of
 /// addresses.
-fn raise(rates: &mut [f64], measured: f64, raised: f64, scale: f64, facts: &[crate::steering::cells::Facts]) {
+fn raise(rates: &mut Vec<f64>, measured: f64, raised: f64, scale: f64, facts: &[crate::steering::cells::Facts]) {
     if raised <= measured {
         return;
     }
+    rates.resize(facts.len(), 0.0);
     if measured > 0.0 {
         rates.iter_mut().for_each(|rate| *rate *= raised / measured);
         return;

@@ -158,6 +158,11 @@ impl Estimator {
         drained
     }
 
+    /// Whether anybody asked for a group, now or before a restart.
+    pub fn has_data(&self, group: u32) -> bool {
+        self.estimate.has_data(group)
+    }
+
     /// Queries/s that begin a session, by cell. Of a group that nobody asks, the prior.
     pub fn lambda(&self, group: u32) -> Rates<'_> {
         match self.estimate.has_data(group) {

@@ -20,6 +20,8 @@ const SCALE_MEMORY_S: f64 = 60.0;
 const SCALE: (f64, f64) = (0.1, 1000.0);
 /// Changes of the number of sessions are told apart from chance over at least this, s.
 const STRIDE_S: f64 = 10.0;
+/// So many strides are seen before anything is said.
+const SETTLED: u32 = 6;
 /// Fewer starts/s are no ground to learn from.
 const LEAST_RATE: f64 = 1e-3;
 
@@ -66,6 +68,8 @@ pub struct Flow {
     starts: Smooth,
     /// Starts/s that the queries would make at a scale of 1.
     asked: Smooth,
+    /// Strides in which something was asked.
+    strides: u32,
     dwell_s: f64,
     scale: f64,
     /// Whether reports ever told the scale.
@@ -80,6 +84,7 @@ impl Default for Flow {
             lagging: Lagging::default(),
             starts: Smooth::default(),
             asked: Smooth::default(),
+            strides: 0,
             dwell_s: DWELL_S,
             scale: 1.0,
             known: false,
@@ -148,7 +153,10 @@ impl Flow {
         let starts = self.lagging.feed(starts, length_s);
         self.starts.feed(starts, SCALE_MEMORY_S, length_s);
         self.asked.feed(queries / f64::from(count.max(1)), SCALE_MEMORY_S, length_s);
-        if self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE {
+        self.strides = if queries > 0.0 { self.strides.saturating_add(1) } else { self.strides };
+        // Until both have gone on for a while, the one that began later would make the scale.
+        let settled = self.strides >= SETTLED && self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE;
+        if settled {
             self.scale = (self.starts.value / self.asked.value).clamp(SCALE.0, SCALE.1);
             self.known = true;
         }

@@ -284,7 +284,9 @@ impl Run {
 
     fn turn_stage(&mut self, now: Instant) {
         let trusts = || self.states.iter().map(|state| state.trust);
-        let reported = trusts().any(|trust| !matches!(trust, Trust::Never | Trust::Lost));
+        // Without a scale nobody knows what a query stands for.
+        let scaled = self.flows.iter().any(|flow| flow.scale().is_some());
+        let reported = scaled && trusts().any(|trust| !matches!(trust, Trust::Never | Trust::Lost));
         if reported {
             self.heard = Some(now);
         }
