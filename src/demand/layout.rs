@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn squares_are_text_and_back() {
-        let unknown = Place { location: None, country: None, network: None, weight: 1, v4_blocks: 1, truth: [0].into() };
+        let unknown =
+            Place { location: None, country: None, network: None, weight: 1, v4_blocks: 1, truth: [0].into() };
         for (place, text) in [
             (place("FR", 48.9, 2.3, 1), "FR:24:1"),
             (place("NZ", -36.8, 174.8, 1), "NZ:-19:87"),

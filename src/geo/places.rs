@@ -163,8 +163,12 @@ impl Places {
         let mut keys = Interner::default();
         keys.id(UNKNOWN);
         // Most addresses lie in no prefix of a rule: their place depends on the record alone.
-        let plain: Vec<u32> =
-            database.records().iter().zip(&by_record).map(|(record, &truth)| keys.id(key(record, networks, truth))).collect();
+        let plain: Vec<u32> = database
+            .records()
+            .iter()
+            .zip(&by_record)
+            .map(|(record, &truth)| keys.id(key(record, networks, truth)))
+            .collect();
         let mut place = |record: u32, prefixes: u32| match prefixes {
             0 => plain[record as usize],
             _ => {
@@ -211,12 +215,7 @@ impl Places {
 }
 
 fn key(record: &Record, networks: &Networks, truth: u32) -> Key {
-    Key {
-        location: record.location().map(hundredths),
-        country: record.country,
-        network: networks.of(record),
-        truth,
-    }
+    Key { location: record.location().map(hundredths), country: record.country, network: networks.of(record), truth }
 }
 
 /// Of a degree, as places have their locations.

@@ -281,7 +281,14 @@ mod tests {
     use crate::steering::plan::{Choice, Contender};
 
     fn place(lat: f64, lon: f64, truth: u64) -> Place {
-        Place { location: Point::new(lat, lon), country: None, network: None, weight: 1, v4_blocks: 1, truth: [truth].into() }
+        Place {
+            location: Point::new(lat, lon),
+            country: None,
+            network: None,
+            weight: 1,
+            v4_blocks: 1,
+            truth: [truth].into(),
+        }
     }
 
     fn unknown() -> Place {
