@@ -6,7 +6,7 @@ use std::path::Path;
 use meridian::geo::{Continent, CountryCode, Database, Match, Origin, Places, SubdivisionCode, expand};
 use serde_json::{Value, json};
 
-use crate::support::{Files, load, mmdb, told};
+use crate::support::{Files, load, mmdb, mmdb_of, told};
 
 fn one(record: Value) -> String {
     let files = Files::new();
@@ -262,6 +262,25 @@ fn a_square_has_eight_networks_of_its_own_at_most() {
     let database = one_city(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].map(|asn| (asn, 16)));
     let places = Places::build_by_network(&database, &[]);
     assert_eq!(places.list.iter().filter(|place| place.network.is_some()).count(), 8);
+}
+
+#[test]
+fn networks_all_over_the_world_stay_within_their_bounds() {
+    let files = Files::new();
+    let nets = (1 << 8..224u32 << 8).map(|net| {
+        let asn = 64500 + net.wrapping_mul(0x9e37_79b9) % 30;
+        (format!("{}.{}.0.0/16", net >> 8, net & 255).parse().unwrap(), json!({ "asn": asn }))
+    });
+    let asns = files.put("asn.mmdb", &mmdb_of(&nets.collect::<Vec<_>>()));
+    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("geoip/world.mmdb");
+    let database = load(&[asns, world]);
+    let (plain, split) = (Places::build(&database, &[]), Places::build_by_network(&database, &[]));
+    let networks: std::collections::HashSet<_> = split.list.iter().filter_map(|place| place.network).collect();
+    println!("{} places, {} by {} networks", plain.list.len(), split.list.len(), networks.len());
+    assert!((1_000..=25_000).contains(&networks.len()), "{}", networks.len());
+    assert!(split.list.len() < 9 * plain.list.len());
+    let weight = |places: &Places| places.list.iter().map(|place| place.weight).sum::<u64>();
+    assert_eq!(weight(&plain), weight(&split), "every block has one place");
 }
 
 #[test]
