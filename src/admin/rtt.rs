@@ -30,6 +30,7 @@ use crate::config::admin::LOCAL;
 use crate::config::settings::Region as Settings;
 use crate::control::Event;
 use crate::control::learned::Shared;
+use crate::control::measured;
 use crate::geo::{Database, Point};
 use crate::snapshot::Snapshot;
 use crate::steering::learn::{Block, Key, Region, Reporter, Sample};
@@ -228,6 +229,7 @@ fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Time
 struct Found {
     line: Line,
     client: Key,
+    cell: Option<Key>,
     location: Option<Point>,
 }
 
@@ -236,6 +238,7 @@ impl Found {
         let Line { prefix, region, zone, rtt_ms, loss } = &self.line;
         Sample {
             client: self.client,
+            cell: self.cell,
             block: Block::of(prefix.addr()),
             region: Region { zone: zone.as_deref(), name: region, location: self.location },
             rtt_ms: *rtt_ms,
@@ -259,7 +262,10 @@ fn located(line: Line, regions: &Regions<'_>, database: &Database) -> Result<Fou
         found.country.map(|told| told.value),
         found.asn.map(|told| told.value),
     );
-    Ok(Found { line, client, location })
+    let geography = regions.snapshot.geography();
+    let cell = geography.atlas.locate(line.prefix.addr(), u8::MAX).cell;
+    let cell = geography.facts.get(usize::from(cell.0)).map(measured::key);
+    Ok(Found { line, client, cell, location })
 }
 
 /// Where regions are, by name.

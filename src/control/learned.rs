@@ -193,6 +193,7 @@ mod tests {
             for n in 0..9u32 {
                 let sample = crate::steering::learn::Sample {
                     client,
+                    cell: None,
                     block: crate::steering::learn::Block::of(Ipv4Addr::from(n << 8).into()),
                     region: Region { zone: None, name: "eu", location: None },
                     rtt_ms: 40.0,

@@ -272,6 +272,7 @@ fn layout(snapshot: &Snapshot) -> Layout {
     let place = |facts: &crate::steering::cells::Facts| Place {
         location: facts.location,
         country: facts.country,
+        network: None,
         weight: u64::from(facts.blocks),
         v4_blocks: facts.blocks,
         truth: Arc::new([]),

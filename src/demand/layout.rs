@@ -200,6 +200,7 @@ mod tests {
         Place {
             location: Point::new(lat, lon),
             country: CountryCode::parse(country),
+            network: None,
             weight,
             v4_blocks: weight as u32,
             truth: [0].into(),
@@ -208,7 +209,8 @@ mod tests {
 
     #[test]
     fn squares_are_text_and_back() {
-        let unknown = Place { location: None, country: None, weight: 1, v4_blocks: 1, truth: [0].into() };
+        let unknown =
+            Place { location: None, country: None, network: None, weight: 1, v4_blocks: 1, truth: [0].into() };
         for (place, text) in [
             (place("FR", 48.9, 2.3, 1), "FR:24:1"),
             (place("NZ", -36.8, 174.8, 1), "NZ:-19:87"),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::database::Database;
 use super::embedded::{Located, family_of};
+use super::networks::{Network, Networks};
 use super::ranges::{self, Ranges, nest};
 use super::record::Record;
 use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
@@ -17,13 +18,15 @@ use super::{Continent, CountryCode, Match, Point, SubdivisionCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlaceId(pub u32);
 
-/// Addresses that steering may tell apart: one location (to 0.01 degrees) and country of the databases, and one truth of
-/// every rule.
+/// Addresses that steering may tell apart: one location (to 0.01 degrees) and country of the databases, one truth of every
+/// rule, and where asked for one network.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// `None`: no database places these addresses.
     pub location: Option<Point>,
     pub country: Option<CountryCode>,
+    /// `None`: not one of the largest around here, or not asked for.
+    pub network: Option<Network>,
     /// Number of IPv4 /24 and IPv6 /48 blocks that lie here (a /24 weighs as much as a /48).
     pub weight: u64,
     /// Number of IPv4 /24 blocks alone. There are about as many people behind a /24 everywhere, which cannot be said of a /48.
@@ -130,11 +133,12 @@ struct Key {
     /// In hundredths of a degree.
     location: Option<(i16, i16)>,
     country: Option<CountryCode>,
+    network: Option<Network>,
     /// Index into the distinct truths.
     truth: u32,
 }
 
-const UNKNOWN: Key = Key { location: None, country: None, truth: 0 };
+const UNKNOWN: Key = Key { location: None, country: None, network: None, truth: 0 };
 
 /// The last /24 and the last /48, by their numbers.
 pub(super) const LAST24: u32 = (1 << 24) - 1;
@@ -143,19 +147,33 @@ pub(super) const LAST48: u64 = (1 << 48) - 1;
 impl Places {
     /// `froms`: the distinct `from` sets of all rules; each is true where any of its items is.
     pub fn build(database: &Database, froms: &[Vec<Match>]) -> Places {
+        Places::numbered(database, froms, &Networks::default())
+    }
+
+    /// As [`Places::build`], but the largest networks of each square of two degrees and country have places of their own. The
+    /// same where no database knows ASNs.
+    pub fn build_by_network(database: &Database, froms: &[Vec<Match>]) -> Places {
+        Places::numbered(database, froms, &Networks::largest(database))
+    }
+
+    fn numbered(database: &Database, froms: &[Vec<Match>], networks: &Networks) -> Places {
         let mut truths = Truths::new(froms.len());
         let rules = Rules::new(froms, &mut truths);
         let by_record: Vec<u32> = database.records().iter().map(|record| rules.truth(record, &mut truths)).collect();
         let mut keys = Interner::default();
         keys.id(UNKNOWN);
         // Most addresses lie in no prefix of a rule: their place depends on the record alone.
-        let plain: Vec<u32> =
-            database.records().iter().zip(&by_record).map(|(record, &truth)| keys.id(key(record, truth))).collect();
+        let plain: Vec<u32> = database
+            .records()
+            .iter()
+            .zip(&by_record)
+            .map(|(record, &truth)| keys.id(key(record, networks, truth)))
+            .collect();
         let mut place = |record: u32, prefixes: u32| match prefixes {
             0 => plain[record as usize],
             _ => {
                 let truth = truths.or(by_record[record as usize], prefixes);
-                keys.id(key(&database.records()[record as usize], truth))
+                keys.id(key(&database.records()[record as usize], networks, truth))
             }
         };
         let v4 = Cut::new(database.v4(), &rules.v4, BEHIND24, u32::MAX, &mut place);
@@ -176,6 +194,7 @@ impl Places {
                         .location
                         .and_then(|(lat, lon)| Point::new(f64::from(lat) / 100.0, f64::from(lon) / 100.0)),
                     country: key.country,
+                    network: key.network,
                     weight,
                     v4_blocks: v4_blocks[i] as u32,
                     truth: truths.items[key.truth as usize].clone(),
@@ -195,13 +214,14 @@ impl Places {
     }
 }
 
-fn key(record: &Record, truth: u32) -> Key {
-    let hundredths = |degrees: f64| (degrees * 100.0).round() as i16;
-    Key {
-        location: record.location().map(|point| (hundredths(point.lat()), hundredths(point.lon()))),
-        country: record.country,
-        truth,
-    }
+fn key(record: &Record, networks: &Networks, truth: u32) -> Key {
+    Key { location: record.location().map(hundredths), country: record.country, network: networks.of(record), truth }
+}
+
+/// Of a degree, as places have their locations.
+pub(super) fn hundredths(at: Point) -> (i16, i16) {
+    let round = |degrees: f64| (degrees * 100.0).round() as i16;
+    (round(at.lat()), round(at.lon()))
 }
 
 /// Distinct values, numbered in the order of their first appearance.

@@ -18,6 +18,9 @@ use crate::steering::solve::{Mix, REGIONS, Rows, Table};
 /// More rows than this in one market are left to geography: a solve must fit into a second many times over.
 const MAX_ROWS: usize = 200_000;
 
+/// What more a viewer may have to bear for the sake of finding out about a region (STEERING §4). ms
+pub const EXPLORE_MS: f32 = 30.0;
+
 /// No region, in [`MarketGroup::columns`].
 const NONE: u8 = u8::MAX;
 
@@ -26,6 +29,8 @@ pub struct Market {
     pub regions: Vec<MarketRegion>,
     pub groups: Vec<MarketGroup>,
     pub rows: Rows,
+    /// By cell: columns that cost hardly more than the best one, and are worth finding out about.
+    pub unsure: Vec<Mask>,
 }
 
 pub struct MarketRegion {
@@ -154,7 +159,8 @@ impl Market {
             })
             .collect();
         let regions = columns.keys().map(|&id| region(snapshot, known, ids, id)).collect();
-        let mut market = Market { regions, groups: members, rows: Rows::new(0, &[], &[]).expect("nothing is even") };
+        let rows = Rows::new(0, &[], &[]).expect("nothing is even");
+        let mut market = Market { regions, groups: members, rows, unsure: vec![] };
         market.price(snapshot, costs);
         Ok(market)
     }
@@ -188,6 +194,20 @@ impl Market {
             }
         }
         self.rows = Rows::new(width, &all, &joined).expect("as many costs as cells and regions, which are few enough");
+        let mut near = vec![0; facts.len()];
+        for row in 0..self.rows.len() {
+            near[row % facts.len()] |= self.near(row);
+        }
+        costs.unsure(facts, &sites, &mut near);
+        self.unsure = near;
+    }
+
+    /// The columns behind the best of a row that cost little more.
+    fn near(&self, row: usize) -> Mask {
+        let mut sorted = self.rows.sorted(row);
+        let Some((_, least)) = sorted.next() else { return 0 };
+        let near = sorted.take_while(|(_, cost)| *cost <= least + EXPLORE_MS);
+        near.fold(0, |mask, (column, _)| mask | 1 << column)
     }
 
     /// By column: ms that the zone of a group adds to regions that are dear.

@@ -388,7 +388,8 @@ impl Run {
     fn changes(&self, snapshot: &Snapshot) -> Vec<Change> {
         let prices = self.solution.as_ref().map_or(&[][..], |solution| &solution.prices);
         let of = |member| {
-            let rankings = publish::rankings(snapshot, &self.market, member, &self.published, prices, &self.brief)?;
+            let (market, table) = (&self.market, &self.published);
+            let rankings = publish::rankings(snapshot, market, member, table, prices, &self.brief, self.closed)?;
             let is_brief = self.brief_groups.contains(&member.group);
             Some((member.group, Arc::new(if is_brief { rankings.with_brief(Mask::MAX) } else { rankings })))
         };

@@ -11,7 +11,9 @@ use crate::health::Verdict;
 use crate::load::Trust;
 use crate::snapshot::standing::{Forced, Share, Standing};
 use crate::snapshot::{Served, TargetId};
-use crate::steering::cost::Distance;
+use crate::steering::cells::Facts;
+use crate::steering::cost::{Distance, Site};
+use crate::steering::pick::Mask;
 
 const ZONE: &str = r#"
     zone = "live.example"
@@ -341,4 +343,52 @@ fn what_is_foreseen_is_told_by_region() {
     for region in &world.pilot.view().markets[0].regions {
         assert!((region.scaling.ahead.unwrap() - 2.0).abs() < 1e-6, "{region:?}");
     }
+}
+
+/// By distance, and none is sure.
+struct Doubtful;
+
+impl Costs for Doubtful {
+    fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>) {
+        Distance.fill(cells, to, out);
+    }
+
+    fn unsure(&self, _: &[Facts], _: &[Site<'_>], _: &mut [Mask]) {}
+}
+
+#[test]
+fn a_second_choice_that_nobody_knows_is_sent_one_in_a_hundred_where_it_costs_little_more() {
+    let mut world = World::new(ZONE, 6_000.0);
+    world.seconds(60);
+    let explored = |world: &World| {
+        let rankings = world.snapshot.rankings(world.snapshot.stream(0));
+        let facts = &world.snapshot.geography().facts;
+        let sites: Vec<_> = world.snapshot.sample(0).regions.iter().map(|region| region.location).collect();
+        let mut explored = Vec::new();
+        for (cell, facts) in facts.iter().enumerate() {
+            let ranking = rankings.ranking(crate::geo::CellId(cell as u16));
+            if (ranking[0].weight, ranking[0].tier_end, ranking[1].weight) == (99, 2, 1) {
+                let ms = |rank: usize| {
+                    let to = sites[usize::from(ranking[rank].region)];
+                    facts.location.zip(to).map_or(0.0, |(from, to)| crate::steering::cost::predicted_ms(from, to))
+                };
+                assert!((0.0..=30.01).contains(&(ms(1) - ms(0))), "{} {}", ms(0), ms(1));
+                explored.push((ranking[0].region, ranking[1].region));
+            }
+        }
+        explored
+    };
+    assert!(explored(&world).is_empty(), "nothing is learned where nobody measures");
+    world.pilot.price(&Doubtful);
+    world.second();
+    let before = explored(&world);
+    assert!(before.iter().any(|(first, second)| *first == 2 || *second == 2), "{before:?}");
+    assert!(before.len() < world.snapshot.geography().facts.len() / 2, "{}", before.len());
+    world.verdict(2, Verdict::Down);
+    world.second();
+    let after = explored(&world);
+    assert!(!after.is_empty() && after.iter().all(|(first, second)| *first != 2 && *second != 2), "{after:?}");
+    world.pilot.price(&Distance);
+    world.second();
+    assert!(explored(&world).is_empty());
 }

@@ -63,6 +63,10 @@ impl Wanted {
         self.specs.iter_mut().for_each(|spec| spec.by_load = true);
         self
     }
+
+    fn by_load(&self) -> bool {
+        self.specs.iter().any(|spec| spec.by_load)
+    }
 }
 
 fn spec(zone: &Zone, stream: &Stream, mut from_id: impl FnMut(Vec<Match>) -> usize) -> Spec {
@@ -102,8 +106,12 @@ impl Geography {
         if let Some(same) = previous.filter(|previous| previous.wanted == wanted) {
             return same.clone();
         }
-        let places = match previous.filter(|previous| previous.wanted.froms == wanted.froms) {
+        let same = |previous: &&Arc<Geography>| {
+            previous.wanted.froms == wanted.froms && previous.wanted.by_load() == wanted.by_load()
+        };
+        let places = match previous.filter(same) {
             Some(previous) => previous.places.clone(),
+            None if wanted.by_load() => Arc::new(Places::build_by_network(database, &wanted.froms)),
             None => Arc::new(Places::build(database, &wanted.froms)),
         };
         let Cells { of_place, plans, facts, grain, count } = cells::build(&places.list, &wanted.specs);

@@ -16,6 +16,12 @@ pub const MAX_CELLS: usize = 50_000;
 /// Grids tried in turn, degrees; `None` is the databases' own resolution.
 const GRAINS: [Option<f64>; 7] = [None, Some(1.0), Some(2.0), Some(4.0), Some(10.0), Some(30.0), Some(360.0)];
 
+/// How many networks have cells of their own, tried in turn before places are made coarser: the largest come first.
+const NETWORKS: [u32; 4] = [25_000, 12_000, 6_000, 3_000];
+/// Cells times plans steered by load, above which networks are not told apart: each such cell is a row to be solved every
+/// second, and what may be solved together is limited.
+const NETWORK_ROWS: usize = 100_000;
+
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 pub struct Cells {
@@ -43,6 +49,8 @@ pub struct Facts {
     pub square: Option<(i16, i16)>,
     /// Number of IPv4 /24 blocks that a database places here: as good a guess as any of how many viewers there are.
     pub blocks: u32,
+    /// Of all its clients. `None`: all networks that have no cell of their own.
+    pub asn: Option<u32>,
     /// Cells of one square and country have one number, counted from 0.
     pub group: u32,
 }
@@ -56,29 +64,63 @@ fn neighbourhood(place: &Place, location: Option<Point>) -> Neighbourhood {
 
 /// On a grid of two degrees.
 pub fn square(at: Point) -> (i16, i16) {
-    ((at.lat() / SQUARE).floor() as i16, (at.lon() / SQUARE).floor() as i16)
+    // As places have their locations: a client and its place must not lie on two sides of a border.
+    let number = |degrees: f64| ((degrees * 100.0).round() / 100.0 / SQUARE).floor() as i16;
+    (number(at.lat()), number(at.lon()))
 }
 
 /// Groups places by what the specs make of them. Place 0 is in cell 0.
 ///
 /// Costs about places × specs × regions distance computations; 130,000 places and ten regions take 0.1 s.
 pub fn build(places: &[Place], specs: &[Spec]) -> Cells {
-    GRAINS
-        .into_iter()
-        .find_map(|grain| build_at(places, specs, grain, MAX_CELLS))
+    by_network(places, specs)
+        .or_else(|| GRAINS.into_iter().find_map(|grain| build_at(places, specs, Fineness::plain(grain), MAX_CELLS)))
         // Only rules can still tell so many places apart. Those beyond the limit are steered as the unknown place is.
         .unwrap_or_else(|| build_capped(places, specs))
 }
 
-fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) -> Option<Cells> {
+/// With the largest networks apart, as many of them as fit; `None`: none is to be told apart, or too much else is.
+fn by_network(places: &[Place], specs: &[Spec]) -> Option<Cells> {
+    let by_load = specs.iter().filter(|spec| spec.by_load).count();
+    if by_load == 0 || places.iter().all(|place| place.network.is_none()) {
+        return None;
+    }
+    let limit = MAX_CELLS.min(NETWORK_ROWS / by_load);
+    let at = |networks| build_at(places, specs, Fineness { grain: None, networks }, limit);
+    NETWORKS.into_iter().find_map(at)
+}
+
+/// What is told apart.
+#[derive(Clone, Copy)]
+struct Fineness {
+    /// Degrees; `None`: the databases' own.
+    grain: Option<f64>,
+    /// This many networks, the largest of all.
+    networks: u32,
+}
+
+impl Fineness {
+    fn plain(grain: Option<f64>) -> Fineness {
+        Fineness { grain, networks: 0 }
+    }
+
+    fn asn(self, place: &Place) -> Option<u32> {
+        place.network.filter(|network| network.rank < self.networks).map(|network| network.asn)
+    }
+}
+
+fn build_at(places: &[Place], specs: &[Spec], fineness: Fineness, limit: usize) -> Option<Cells> {
+    let grain = fineness.grain;
     let groups = Groups::new(places, grain);
     let mut cell_of_group = vec![0u32; groups.list.len()];
     let mut count = 1;
     if specs.iter().any(|spec| spec.by_load) {
-        let mut split: Map<Neighbourhood, u32> = Map::default();
+        let mut split: Map<(Neighbourhood, Option<u32>), u32> = Map::default();
         for (group, cell) in groups.list.iter().zip(&mut cell_of_group) {
             let next = split.len() as u32;
-            *cell = *split.entry(neighbourhood(&places[group.sample], group.location)).or_insert(next);
+            let sample = &places[group.sample];
+            let key = (neighbourhood(sample, group.location), fineness.asn(sample));
+            *cell = *split.entry(key).or_insert(next);
         }
         count = split.len();
         if count > limit {
@@ -114,7 +156,7 @@ fn build_at(places: &[Place], specs: &[Spec], grain: Option<f64>, limit: usize) 
     let by_load = specs.iter().any(|spec| spec.by_load);
     Some(Cells {
         plans: plans.collect(),
-        facts: if by_load { facts(places, &groups, &cell_of_group, count) } else { Vec::new() },
+        facts: if by_load { facts(places, &groups, &cell_of_group, count, fineness) } else { Vec::new() },
         of_place: groups.of_place.iter().map(|&group| CellId(cell_of_group[group as usize] as u16)).collect(),
         grain,
         count,
@@ -148,9 +190,9 @@ fn plan(
     Plan { spec: spec.clone(), prior: Arc::new(Rankings::new(rankings, ranking_of_cell)), rule_of_cell }
 }
 
-fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize) -> Vec<Facts> {
+fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize, fineness: Fineness) -> Vec<Facts> {
     let mut numbers: Map<Neighbourhood, u32> = Map::default();
-    let unknown = Facts { location: None, country: None, square: None, blocks: 0, group: 0 };
+    let unknown = Facts { location: None, country: None, square: None, blocks: 0, asn: None, group: 0 };
     let mut facts: Vec<Option<Facts>> = vec![None; count];
     let mut sums = vec![(0.0, 0.0, 0.0); count];
     for (place, &group) in places.iter().zip(&groups.of_place) {
@@ -159,7 +201,8 @@ fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize)
             let neighbourhood = neighbourhood(place, groups.list[group as usize].location);
             let next = numbers.len() as u32;
             let group = *numbers.entry(neighbourhood).or_insert(next);
-            Facts { country: place.country, square: neighbourhood.0, group, ..unknown }
+            let asn = fineness.asn(place);
+            Facts { country: place.country, square: neighbourhood.0, asn, group, ..unknown }
         });
         if let Some(at) = place.location {
             known.blocks += place.v4_blocks;
@@ -175,7 +218,7 @@ fn facts(places: &[Place], groups: &Groups, cell_of_group: &[u32], count: usize)
 
 fn build_capped(places: &[Place], specs: &[Spec]) -> Cells {
     let kept = &places[..places.len().min(MAX_CELLS)];
-    let mut cells = build_at(kept, specs, GRAINS[GRAINS.len() - 1], MAX_CELLS)
+    let mut cells = build_at(kept, specs, Fineness::plain(GRAINS[GRAINS.len() - 1]), MAX_CELLS)
         .expect("as many places as cells are allowed make at most as many cells");
     cells.of_place.resize(places.len(), CellId(0));
     cells
@@ -238,11 +281,18 @@ mod tests {
     use crate::steering::plan::{Choice, Contender};
 
     fn place(lat: f64, lon: f64, truth: u64) -> Place {
-        Place { location: Point::new(lat, lon), country: None, weight: 1, v4_blocks: 1, truth: [truth].into() }
+        Place {
+            location: Point::new(lat, lon),
+            country: None,
+            network: None,
+            weight: 1,
+            v4_blocks: 1,
+            truth: [truth].into(),
+        }
     }
 
     fn unknown() -> Place {
-        Place { location: None, country: None, weight: 0, v4_blocks: 0, truth: [0].into() }
+        Place { location: None, country: None, network: None, weight: 0, v4_blocks: 0, truth: [0].into() }
     }
 
     fn two_regions(rules: Vec<(usize, Choice)>) -> Spec {
@@ -299,10 +349,67 @@ mod tests {
             }
         };
         let specs = [spec];
-        let fine = build_at(&places, &specs, None, MAX_CELLS).unwrap();
+        let fine = build_at(&places, &specs, Fineness::plain(None), MAX_CELLS).unwrap();
         assert!(fine.count > 8, "{}", fine.count);
-        assert!(build_at(&places, &specs, None, 8).is_none());
-        let coarse = build_at(&places, &specs, Some(1.0), 8).unwrap();
+        assert!(build_at(&places, &specs, Fineness::plain(None), 8).is_none());
+        let coarse = build_at(&places, &specs, Fineness::plain(Some(1.0)), 8).unwrap();
         assert_eq!(coarse.count, 2, "the unknown place and one square");
+    }
+
+    /// `count` networks at each of ten places of one square, the first of a square with the most addresses.
+    fn networked(count: u32, by_load: bool) -> (Vec<Place>, [Spec; 1]) {
+        let mut places = vec![unknown()];
+        for at in 0..10 {
+            for rank in 0..count {
+                let network = Some(crate::geo::Network { asn: 64500 + rank, rank });
+                places.push(Place { network, ..place(51.0 + f64::from(at) / 100.0, 1.0, 0) });
+            }
+            places.push(place(51.0 + f64::from(at) / 100.0, 1.0, 0));
+        }
+        let spec = Spec { by_load, ..two_regions(vec![]) };
+        (places, [spec])
+    }
+
+    #[test]
+    fn the_largest_networks_of_a_square_have_cells_of_their_own() {
+        let (places, specs) = networked(3, true);
+        let cells = build(&places, &specs);
+        assert_eq!((cells.count, cells.grain), (5, None), "the unknown, three networks, and the others");
+        let facts = |place: usize| cells.facts[usize::from(cells.of_place[place].0)];
+        assert_eq!([1, 2, 3, 4].map(|place| facts(place).asn), [Some(64500), Some(64501), Some(64502), None]);
+        assert_eq!(facts(1).blocks, 10);
+        assert!((2..5).all(|place| facts(place).group == facts(1).group && facts(place).square == facts(1).square));
+    }
+
+    #[test]
+    fn without_capacities_networks_make_no_cells() {
+        let (places, specs) = networked(3, false);
+        let cells = build(&places, &specs);
+        assert_eq!((cells.count, cells.facts.len()), (1, 0));
+    }
+
+    #[test]
+    fn smaller_networks_are_given_up_before_places_are_made_coarser() {
+        let (places, specs) = networked(30_000, true);
+        let cells = build(&places[..30_010], &specs);
+        assert_eq!((cells.count, cells.grain), (25_002, None));
+        // Each plan has rows of its own.
+        let plans: Vec<Spec> = (0..7)
+            .map(|i| {
+                let mut spec = specs[0].clone();
+                spec.own.answers = i;
+                spec
+            })
+            .collect();
+        let cells = build(&places[..30_010], &plans);
+        assert_eq!((cells.count, cells.grain), (12_002, None));
+        let many: Vec<Spec> = (0..50)
+            .map(|i| {
+                let mut spec = specs[0].clone();
+                spec.own.answers = i;
+                spec
+            })
+            .collect();
+        assert_eq!(build(&places[..30_010], &many).count, 2);
     }
 }

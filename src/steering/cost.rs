@@ -3,6 +3,7 @@
 use crate::geo::Point;
 
 use super::cells::Facts;
+use super::pick::Mask;
 
 /// What the access network and the server take, whatever the distance, ms.
 pub(super) const BASE_MS: f64 = 8.0;
@@ -32,6 +33,12 @@ pub struct Site<'a> {
 pub trait Costs {
     /// Appends the cost of each of `to` for each cell, cell after cell, without the operator's bias.
     fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>);
+
+    /// Of the regions marked for each cell, leaves those that are worth a few answers to find out more about.
+    fn unsure(&self, cells: &[Facts], to: &[Site<'_>], marked: &mut [Mask]) {
+        let _ = (cells, to);
+        marked.fill(0);
+    }
 }
 
 /// What one region more costs than the one written before it, for viewers whom no database places: they keep the order written. ms

@@ -6,7 +6,7 @@ use std::path::Path;
 use meridian::geo::{Continent, CountryCode, Database, Match, Origin, Places, SubdivisionCode, expand};
 use serde_json::{Value, json};
 
-use crate::support::{Files, load, mmdb, told};
+use crate::support::{Files, load, mmdb, mmdb_of, told};
 
 fn one(record: Value) -> String {
     let files = Files::new();
@@ -220,6 +220,67 @@ fn places_tell_apart_what_rules_tell_apart() {
     assert_eq!(places.list[prefix.0 as usize].weight, 1);
     let all: u64 = places.list.iter().map(|place| place.weight).sum();
     assert_eq!(all, (1 << 24) + (1 << 48));
+}
+
+/// `(networks, blocks)`: in one city, one ASN each, side by side.
+fn one_city(networks: &[(u32, u8)]) -> Database {
+    let files = Files::new();
+    let city = mmdb(&[("192.0.0.0/8", json!({ "country_code": "GB", "latitude": 51.5, "longitude": -0.1 }))]);
+    let mut first = u32::from(std::net::Ipv4Addr::new(192, 0, 0, 0));
+    let mut nets = Vec::new();
+    for (asn, length) in networks {
+        let net = format!("{}/{length}", std::net::Ipv4Addr::from(first));
+        nets.push((net, json!({ "asn": asn })));
+        first += 1 << (32 - length);
+    }
+    let nets: Vec<(&str, Value)> = nets.iter().map(|(net, record)| (net.as_str(), record.clone())).collect();
+    load(&[files.put("city.mmdb", &city), files.put("asn.mmdb", &mmdb(&nets))])
+}
+
+#[test]
+fn the_largest_networks_of_a_city_are_places_where_it_is_asked_for() {
+    // 4096, 256, 16 and 8 blocks of /24, the largest first as they must be aligned.
+    let database = one_city(&[(1, 12), (2, 16), (3, 20), (4, 21)]);
+    let networks = |places: &Places| -> Vec<(u32, u32)> {
+        places.list.iter().filter_map(|place| place.network).map(|network| (network.rank, network.asn)).collect()
+    };
+    assert_eq!(networks(&Places::build(&database, &[])), []);
+    let places = Places::build_by_network(&database, &[]);
+    assert_eq!(networks(&places), [(0, 1), (1, 2)], "256 blocks are more than a twentieth, sixteen are not");
+    let blocks: u32 = places.list.iter().filter(|place| place.location.is_some()).map(|place| place.v4_blocks).sum();
+    assert_eq!(blocks, 1 << 16);
+    let bundled = Database::bundled();
+    assert_eq!(
+        Places::build(&bundled, &[]).list.len(),
+        Places::build_by_network(&bundled, &[]).list.len(),
+        "no ASN is known"
+    );
+}
+
+#[test]
+fn a_square_has_eight_networks_of_its_own_at_most() {
+    let database = one_city(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].map(|asn| (asn, 16)));
+    let places = Places::build_by_network(&database, &[]);
+    assert_eq!(places.list.iter().filter(|place| place.network.is_some()).count(), 8);
+}
+
+#[test]
+fn networks_all_over_the_world_stay_within_their_bounds() {
+    let files = Files::new();
+    let nets = (1 << 8..224u32 << 8).map(|net| {
+        let asn = 64500 + net.wrapping_mul(0x9e37_79b9) % 30;
+        (format!("{}.{}.0.0/16", net >> 8, net & 255).parse().unwrap(), json!({ "asn": asn }))
+    });
+    let asns = files.put("asn.mmdb", &mmdb_of(&nets.collect::<Vec<_>>()));
+    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("geoip/world.mmdb");
+    let database = load(&[asns, world]);
+    let (plain, split) = (Places::build(&database, &[]), Places::build_by_network(&database, &[]));
+    let networks: std::collections::HashSet<_> = split.list.iter().filter_map(|place| place.network).collect();
+    println!("{} places, {} by {} networks", plain.list.len(), split.list.len(), networks.len());
+    assert!((1_000..=25_000).contains(&networks.len()), "{}", networks.len());
+    assert!(split.list.len() < 9 * plain.list.len());
+    let weight = |places: &Places| places.list.iter().map(|place| place.weight).sum::<u64>();
+    assert_eq!(weight(&plain), weight(&split), "every block has one place");
 }
 
 #[test]

@@ -23,10 +23,8 @@ const PRIOR_SD: f64 = 0.30;
 /// What the levels above the cell leave unknown of it, however much was measured elsewhere.
 const COUNTRY_ASN_SD: f64 = 0.20;
 const METRO_SD: f64 = 0.16;
-/// A cell is explored above it (STEERING §4), while the second choice costs no more than [`EXPLORE_MS`] extra.
-const EXPLORE_SD: f64 = 0.15;
-const EXPLORE_MS: f64 = 30.0;
-const EXPLORE_SHARE: f32 = 0.01;
+/// Above it a region is worth finding out about (STEERING §4).
+const UNSURE_SD: f64 = 0.15;
 
 /// All in ms but for `samples` and `sd`. The operator's bias is not in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +42,13 @@ pub struct Cost {
     pub samples: f64,
     /// Posterior standard deviation as a share of the round-trip time: 0.15 is 15 %.
     pub sd: f64,
+}
+
+impl Cost {
+    /// Whether it is known to no better than 15 %.
+    pub fn is_unsure(&self) -> bool {
+        self.sd > UNSURE_SD
+    }
 }
 
 /// What distance alone makes it.
@@ -130,11 +135,4 @@ impl Learned {
         let of = |id| self.slots.get(&(level, id))?.evidence(now);
         ids.own.and_then(of).or_else(|| ids.any.and_then(of))
     }
-}
-
-/// The share of a cell's answers that goes to its second choice, so that something is learned of it: 1 % while what it
-/// costs is known to no better than 15 %, and it costs at most 30 ms more. Both with the operator's bias, if there is any.
-pub fn explore(first: &Cost, second: &Cost) -> Option<f32> {
-    let extra = second.ms - first.ms;
-    (second.sd > EXPLORE_SD && extra <= EXPLORE_MS).then_some(EXPLORE_SHARE)
 }

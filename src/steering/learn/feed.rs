@@ -28,6 +28,9 @@ pub const PENALTY_MS: RangeInclusive<f64> = -10.0..=80.0;
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
     pub client: Key,
+    /// What steering takes the client for. It may be coarser, and lie elsewhere: a /24 is steered as most of it is. `None`:
+    /// nothing is steered by load.
+    pub cell: Option<Key>,
     pub block: Block,
     pub region: Region<'a>,
     pub rtt_ms: f64,
@@ -175,7 +178,15 @@ impl Learned {
         let client = &sample.client;
         let Some(finest) = client.levels().last() else { return Err(Refused::Nowhere) };
         let region = self.intern(&sample.region).ok_or(Refused::Regions)?;
-        let known = self.slots.get(&(finest, region)).map_or(0.0, |slot| slot.n(now));
+        // Cells that are not split by ASN learn from all clients.
+        let whole = client.asn.and(client.location).map(|_| Level::Cell(client.square, client.country, None));
+        let mut levels: Vec<Level> = client.levels().chain(whole).collect();
+        let cell = sample.cell.and_then(|cell| cell.levels().last());
+        levels.extend(cell.filter(|cell| !levels.contains(cell)));
+        // A prefix may hold no more than its part of any cell that it speaks for.
+        let is_bound = |level: &&Level| matches!(level, Level::Cell(..)) || **level == finest;
+        let n = |level: &Level| self.slots.get(&(*level, region)).map_or(0.0, |slot| slot.n(now));
+        let known = levels.iter().filter(is_bound).map(n).fold(MAX_N, f32::min);
         self.doors.check((sample.block, region), known, now)?;
 
         let rtt = sample.rtt_ms.ln() / LOG_BIN;
@@ -183,10 +194,8 @@ impl Learned {
             let residual = sample.rtt_ms - predicted_ms(from, to);
             residual.clamp(*PENALTY_MS.start(), *PENALTY_MS.end()) / RESIDUAL_BIN_MS
         });
-        // Cells that are not split by ASN learn from all clients.
-        let whole = client.asn.and(client.location).map(|_| Level::Cell(client.square, client.country, None));
         let mut taken = false;
-        for level in client.levels().chain(whole) {
+        for level in levels {
             taken |= self.put(level, region, rtt, sample, now);
         }
         if let Some(residual) = residual {

@@ -5,17 +5,16 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::geo::{CountryCode, Point};
+use crate::steering::cells;
 
-/// Of a [`Square`], degrees.
-const SIDE: f64 = 2.0;
-
-/// Two degrees of latitude and longitude: `floor(degrees / 2)` of each.
+/// Two degrees of latitude and longitude, as cells are split: `floor(degrees / 2)` of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Square(pub i16, pub i16);
 
 impl Square {
     pub fn of(at: Point) -> Square {
-        Square((at.lat() / SIDE).floor() as i16, (at.lon() / SIDE).floor() as i16)
+        let (row, column) = cells::square(at);
+        Square(row, column)
     }
 
     /// Two squares by two: some 400 km, a big city and what lies around it.

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 
 use crate::geo::Point;
 
-pub use cost::{Cost, explore};
+pub use cost::Cost;
 use feed::Doors;
 pub use feed::{Refused, Sample};
 pub use key::{Block, Key, Level, Reporter, Square};
@@ -166,6 +166,11 @@ impl Learned {
 
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.table.is_empty()
+    }
+
+    /// Whether somebody measured of late; tables do not count.
+    pub fn has_samples(&self) -> bool {
+        !self.slots.is_empty()
     }
 
     fn note_change(&mut self, level: Level) {

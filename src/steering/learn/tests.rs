@@ -33,7 +33,15 @@ fn block(n: u32) -> Block {
 }
 
 fn sample(client: Key, n: u32, rtt_ms: f64) -> Sample<'static> {
-    Sample { client, block: block(n), region: paris(), rtt_ms, loss: None, reporter: Reporter::of("beacon") }
+    Sample {
+        client,
+        cell: None,
+        block: block(n),
+        region: paris(),
+        rtt_ms,
+        loss: None,
+        reporter: Reporter::of("beacon"),
+    }
 }
 
 /// One sample of each of `prefixes`, at `seconds`.
@@ -252,20 +260,32 @@ fn an_unplaced_client_costs_the_same_everywhere_until_it_is_measured() {
 }
 
 #[test]
-fn the_second_choice_is_explored_while_little_is_known_of_it() {
+fn a_region_is_unsure_until_it_was_measured_from_there() {
     let mut learned = Learned::new();
-    let far = Region { name: "tokyo", location: point(35.7, 139.7), ..paris() };
-    let (first, second) = (cost(&learned, london(), 0), learned.cost(&london(), &far, at(0)));
-    assert_eq!(explore(&first, &second), None, "200 ms more are too much to pay");
-    let near = Region { name: "brussels", location: point(50.85, 4.35), ..paris() };
-    assert_eq!(explore(&first, &learned.cost(&london(), &near, at(0))), Some(0.01));
-    for n in 0..60 {
-        learned.feed(&Sample { region: near, ..sample(london(), n, 16.0) }, at(0)).unwrap();
-    }
-    assert_eq!(explore(&first, &learned.cost(&london(), &near, at(0))), None);
+    assert!(cost(&learned, london(), 0).is_unsure());
+    feed(&mut learned, london(), 0..60, 16.0, 0);
+    assert!(!cost(&learned, london(), 0).is_unsure());
     // The next town of the same provider was not measured itself.
     let next_town = Key::new(point(55.9, -3.2), CountryCode::parse("GB"), Some(2856));
-    assert_eq!(explore(&first, &learned.cost(&next_town, &near, at(0))), Some(0.01));
+    assert!(cost(&learned, next_town, 0).is_unsure());
+}
+
+#[test]
+fn a_client_and_its_place_are_never_on_two_sides_of_a_border() {
+    assert_eq!(Square::of(Point::new(51.9996, 1.9999).unwrap()), Square::of(Point::new(52.0, 2.0).unwrap()));
+}
+
+#[test]
+fn a_prefix_holds_no_more_of_the_cell_it_is_steered_with_than_of_its_own_place() {
+    let mut learned = Learned::new();
+    feed(&mut learned, london(), 0..400, 40.0, 0);
+    let cell = Some(Key::new(point(53.4, -2.2), CountryCode::parse("GB"), None));
+    let said = |learned: &mut Learned, second| {
+        (0..100).filter(|_| learned.feed(&Sample { cell, ..sample(london(), 7, 40.0) }, at(second)).is_ok()).count()
+    };
+    // Much is known of London, so six more would count; nothing of where the prefix is steered.
+    assert_eq!(said(&mut learned, 60), 1);
+    assert_eq!(said(&mut learned, 120), 0);
 }
 
 #[test]
@@ -437,5 +457,38 @@ proptest! {
         let cost = cost(&learned, london(), 1);
         prop_assert!(cost.ms.is_finite() && cost.ms > 0.0, "{:?}", cost);
         prop_assert!(learned.slots.values().all(|slot| slot.sketch.total() <= slot::MAX_N * 1.01));
+    }
+
+    #[test]
+    fn a_sample_always_moves_the_cost_of_the_cell_that_its_address_lies_in(
+        lat in -60.0..60.0f64, lon in -170.0..170.0f64, asn in prop::option::of(1..5u32), country in any::<bool>(),
+        split in any::<bool>(), (north, east) in (-9.0..9.0f64, -9.0..9.0f64), is_coarse in any::<bool>(),
+    ) {
+        let mut learned = Learned::new();
+        let client = Key::new(point(lat, lon), CountryCode::parse("GB").filter(|_| country), asn);
+        // The cell may have no ASN of its own, and on a coarse grid its middle lies elsewhere.
+        let location = if is_coarse { point(lat + north, lon + east) } else { client.location };
+        let cell = Key::new(location, client.country, asn.filter(|_| split));
+        let before = cost(&learned, cell, 0).ms;
+        for n in 0..8 {
+            let sample = Sample { cell: Some(cell), ..sample(client, n, (3.0 * before).min(2000.0)) };
+            learned.feed(&sample, at(0)).unwrap();
+        }
+        let after = cost(&learned, cell, 0);
+        prop_assert!(after.samples >= 8.0 && after.ms > 1.2 * before, "{before} {after:?}");
+        let finest = cell.levels().last().unwrap();
+        prop_assert!(matches!(learned.changed_since(1).0, Changed::Levels(levels) if levels.contains(&finest)));
+    }
+
+    #[test]
+    fn an_imported_row_moves_the_cells_with_its_asn_and_without(asn in prop::option::of(1..5u32), split in any::<bool>()) {
+        let mut learned = Learned::new();
+        let client = Key { asn, ..london() };
+        let cell = Key { asn: asn.filter(|_| split), ..client };
+        let before = cost(&learned, cell, 0).ms;
+        let mut table = table::Builder::default();
+        table.add(&client, "paris", paris().location, 3.0 * before, 8.0);
+        learned.import(table.finish());
+        prop_assert!(cost(&learned, cell, 0).ms > 1.5 * before);
     }
 }
