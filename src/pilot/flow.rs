@@ -22,6 +22,9 @@ const SCALE: (f64, f64) = (0.1, 1000.0);
 const STRIDE_S: f64 = 10.0;
 /// So many strides are seen before anything is said.
 const SETTLED: u32 = 6;
+/// What is believed of D weighs as much as so many strides: growth is known to about 0.0005 a second, 1/D beforehand to about
+/// its own size, 1/1200.
+const PRIOR: f64 = 0.36;
 /// Fewer starts/s are no ground to learn from.
 const LEAST_RATE: f64 = 1e-3;
 
@@ -68,6 +71,7 @@ pub struct Flow {
     starts: Smooth,
     /// Starts/s that the queries would make at a scale of 1.
     asked: Smooth,
+    balance: Balance,
     /// Strides in which something was asked.
     strides: u32,
     dwell_s: f64,
@@ -84,6 +88,7 @@ impl Default for Flow {
             lagging: Lagging::default(),
             starts: Smooth::default(),
             asked: Smooth::default(),
+            balance: Balance::default(),
             strides: 0,
             dwell_s: DWELL_S,
             scale: 1.0,
@@ -137,29 +142,86 @@ impl Flow {
     fn end_stride(&mut self, before: f64, sessions: f64, length_s: f64) {
         let (count, queries, starts, told) = self.stride;
         let growth = (sessions - before) / length_s;
-        let starts = match told {
-            0 => (growth + sessions / self.dwell_s).max(0.0),
-            told => {
-                let starts = starts / f64::from(told);
-                // What does not stay of those who come has left.
-                if starts - growth > LEAST_RATE {
-                    let dwell = (before + sessions) / 2.0 / (starts - growth);
-                    let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
-                    self.dwell_s += part * (dwell.clamp(DWELL_RANGE.0, DWELL_RANGE.1) - self.dwell_s);
-                }
-                starts
-            }
-        };
-        let starts = self.lagging.feed(starts, length_s);
-        self.starts.feed(starts, SCALE_MEMORY_S, length_s);
-        self.asked.feed(queries / f64::from(count.max(1)), SCALE_MEMORY_S, length_s);
+        let mean = (before + sessions) / 2.0;
+        let queries = queries / f64::from(count.max(1));
         self.strides = if queries > 0.0 { self.strides.saturating_add(1) } else { self.strides };
-        // Until both have gone on for a while, the one that began later would make the scale.
-        let settled = self.strides >= SETTLED && self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE;
-        if settled {
-            self.scale = (self.starts.value / self.asked.value).clamp(SCALE.0, SCALE.1);
-            self.known = true;
+        if told > 0 {
+            let starts = starts / f64::from(told);
+            // What does not stay of those who come has left.
+            if starts - growth > LEAST_RATE {
+                let dwell = mean / (starts - growth);
+                let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
+                self.dwell_s += part * (dwell.clamp(DWELL_RANGE.0, DWELL_RANGE.1) - self.dwell_s);
+            }
+            let starts = self.lagging.feed(starts, length_s);
+            self.starts.feed(starts, SCALE_MEMORY_S, length_s);
+            self.asked.feed(queries, SCALE_MEMORY_S, length_s);
+            if self.is_settled() && self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE {
+                self.learn(self.starts.value / self.asked.value);
+            }
+            return;
         }
+        self.balance.feed(mean, growth, queries, length_s);
+        if self.is_settled()
+            && let Some((scale, dwell_s)) = self.balance.fit()
+        {
+            self.dwell_s = dwell_s;
+            self.learn(scale);
+        }
+    }
+
+    /// Until all has gone on for a while, what began later would make the scale.
+    fn is_settled(&self) -> bool {
+        self.strides >= SETTLED
+    }
+
+    fn learn(&mut self, scale: f64) {
+        self.scale = scale.clamp(SCALE.0, SCALE.1);
+        self.known = true;
+    }
+}
+
+/// What is in the balance L' = s·q − L/D where only sessions L are told: the scale s and the length D that explain best how L
+/// changed with queries q, by least squares that forget. As long as nothing changes many pairs do, and D stays where it
+/// was believed to be before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Balance {
+    /// As slow as queries are: sessions and their growth.
+    sessions: Smooth,
+    growth: Smooth,
+    /// Sums over strides of 1, x, x², y and xy, where y = L'/L and x = q/L.
+    sums: [f64; 5],
+}
+
+impl Balance {
+    fn feed(&mut self, sessions: f64, growth: f64, queries: f64, length_s: f64) {
+        if self.sums[0] == 0.0 {
+            (self.sessions.value, self.growth.value) = (sessions, growth);
+        }
+        self.sessions.feed(sessions, LAG_S.0, length_s);
+        self.growth.feed(growth, LAG_S.0, length_s);
+        let whole = self.sessions.value.max(1.0);
+        if queries <= 0.0 {
+            return;
+        }
+        let (x, y) = (queries / whole, self.growth.value / whole);
+        let kept = (-length_s / DWELL_MEMORY_S).exp();
+        for (sum, value) in self.sums.iter_mut().zip([1.0, x, x * x, y, x * y]) {
+            *sum = *sum * kept + value;
+        }
+    }
+
+    /// Scale and length; the length as near to [`DWELL_S`] as it may be.
+    fn fit(&self) -> Option<(f64, f64)> {
+        let [n, x, xx, y, xy] = self.sums;
+        if xx <= 0.0 || xx.is_nan() {
+            return None;
+        }
+        let known = 1.0 / DWELL_S;
+        let gone = (PRIOR * known - y + x * xy / xx) / (n + PRIOR - x * x / xx).max(PRIOR);
+        let gone = if gone.is_nan() { known } else { gone.clamp(1.0 / DWELL_RANGE.1, 1.0 / DWELL_RANGE.0) };
+        let scale = (xy + gone * x) / xx;
+        (scale > 0.0 && scale.is_finite()).then_some((scale, 1.0 / gone))
     }
 }
 
@@ -200,11 +262,38 @@ mod tests {
     }
 
     #[test]
-    fn where_only_sessions_are_told_starts_follow_from_them() {
+    fn where_only_sessions_are_told_the_balance_tells_scale_and_length() {
         let flow = run(7200, false);
-        // 30,000 sessions are there in the end, which at 1200 s each are 25 starts/s.
-        assert!((flow.scale().unwrap() - 5.0).abs() < 0.2, "{flow:?}");
-        assert_eq!(flow.dwell_s(), DWELL_S);
+        let wrong = |value: f64, right: f64| (value / right - 1.0).abs();
+        assert!(wrong(flow.scale().unwrap(), 10.0) < 0.1 && wrong(flow.dwell_s(), 600.0) < 0.1, "{flow:?}");
+    }
+
+    #[test]
+    fn while_nothing_changes_sessions_are_explained_by_the_length_that_is_believed() {
+        let (mut flow, start) = (Flow::default(), Instant::now());
+        for second in 0..600 {
+            flow.feed(&state(30_000.0, None), 100.0, start + Duration::from_secs(second));
+        }
+        // 30,000 sessions of 1200 s are 25 starts/s.
+        assert!((flow.scale().unwrap() - 0.25).abs() < 0.01 && (flow.dwell_s() - 1200.0).abs() < 10.0, "{flow:?}");
+    }
+
+    #[test]
+    fn a_surge_is_not_taken_for_another_scale() {
+        let (mut flow, start) = (Flow::default(), Instant::now());
+        let (mut sessions, mut asked, mut most) = (6_000.0f64, 20.0, 0.0f64);
+        for second in 0..3600 {
+            let queries = if (1200..2400).contains(&second) { 60.0 } else { 20.0 };
+            let memory = if queries > asked { LAG_S.0 } else { LAG_S.1 };
+            asked += (queries - asked) / memory;
+            flow.feed(&state(sessions, None), asked, start + Duration::from_secs(second));
+            sessions += queries - sessions / 300.0;
+            if second > 300 {
+                most = most.max(flow.scale().unwrap() * 1200.0 / flow.dwell_s());
+            }
+        }
+        // At first a query stands for a quarter of a start of 1200 s, in the end for a whole one of 300 s.
+        assert!((flow.scale().unwrap() - 1.0).abs() < 0.25 && most < 5.0, "{most} {flow:?}");
     }
 
     #[test]
