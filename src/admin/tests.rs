@@ -712,7 +712,7 @@ async fn the_examples_of_the_docs_find_what_they_ask_for() {
 #[tokio::test]
 async fn the_status_of_a_region_tells_how_it_is_steered() {
     let rig = rig_with(Access::default(), Ok(17), |view| {
-        let known = crate::load::known::Known::of(&view.snapshot, |_| Default::default());
+        let known = crate::load::known::Known::of(&view.snapshot);
         let market = crate::pilot::testing::market(&known.regions[0].name, crate::load::known::RegionId(0));
         view.steering = Arc::new(crate::pilot::View { markets: vec![market] });
     })
