@@ -33,6 +33,7 @@ fn region(name: &str, near: &str, servers: Vec<ServerStatus>) -> RegionStatus {
         share_of_answers: Some(0.25),
         answers_per_s: 512.0,
         load: None,
+        steering: None,
         servers,
     }
 }
