@@ -246,8 +246,8 @@ fn simulate_audits_every_single_loss() {
     insta::assert_snapshot!(out, @r"
     24000 sessions given, spread by the databases' addresses
      without  moved  fullest        in use  too small by  needs        or  unserved  p95 ms
-     ap        35 %  eu and 1 more   120 %          2009  12009  60.0Gbps         -     219
-     eu        36 %  us               96 %             -      -         -         -     270
+     ap        35 %  eu and 1 more   120 %          2008  12008  60.0Gbps         -     219
+     eu        35 %  us               96 %             -      -         -         -     270
      us        53 %  eu               96 %             -      -         -         -     326
 
     1 of 3 regions cannot be lost: the others would have too little room

@@ -73,7 +73,8 @@ impl std::str::FromStr for Url {
             return Err(NoUrl);
         }
         // A port that is no number is in the authority all the same.
-        if authority.port().is_some() && authority.port_u16().is_none() {
+        let behind = authority.as_str().rsplit(']').next().unwrap_or_default();
+        if behind.contains(':') && authority.port_u16().is_none() {
             return Err(NoUrl);
         }
         Ok(Url {

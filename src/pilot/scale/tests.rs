@@ -66,7 +66,7 @@ fn a_decline_is_followed_a_quarter_of_an_hour_behind() {
     for servers in (1..20u32).rev() {
         run.serve(f64::from(servers) - 1e-9);
         let desired = run.pass(5 * MINUTE);
-        assert_eq!(desired, (servers + 3).min(20), "three steps of five minutes");
+        assert_eq!(desired, (servers + 2).min(20), "of three steps of five minutes the first");
     }
     assert_eq!(run.pass(HOLD), 1, "and never below one");
     run.serve(0.0);
