@@ -16,6 +16,7 @@ const MAX_EVERY: Duration = Duration::from_secs(60);
 
 /// What stands there.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one a check, while files are read")]
 pub(super) enum LoadSpec {
     /// `true`
     Answer,

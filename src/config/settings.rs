@@ -184,6 +184,7 @@ pub struct Check {
 
 /// Where load reports are looked for, besides heartbeats and the admin API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "one a check, and checks are shared")]
 pub enum LoadSource {
     /// In answers to probes that say that they have one: by the header `endpoint-load-metrics`, or as
     /// `application/health+json`.

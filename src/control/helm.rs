@@ -5,6 +5,7 @@
 //! answers never waits for it, nor does the loop.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
 
 use super::{Event, aside};
 use crate::journal::{Journal, Kind, Note};
@@ -30,6 +33,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const REST: u32 = 3;
 /// How often it listens to what is asked, and prepares a table for a loss.
 const PAUSE: Duration = Duration::from_millis(100);
+/// At the end it has so long to write what it learned.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// A plan that may be further from the best than this is told of.
 const GAP: f64 = 0.01;
 
@@ -67,6 +72,7 @@ pub struct Parts {
 pub struct Helm {
     wake: SyncSender<()>,
     view: Arc<ArcSwap<View>>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Helm {
@@ -80,7 +86,7 @@ impl Helm {
             thread.run(&woken);
         };
         match thread::Builder::new().name("helm".to_owned()).spawn(work) {
-            Ok(_) => Some(Helm { wake, view }),
+            Ok(thread) => Some(Helm { wake, view, thread }),
             Err(error) => {
                 warn!(%error, "no thread to steer by load");
                 None
@@ -94,10 +100,24 @@ impl Helm {
         let (Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) = self.wake.try_send(());
     }
 
+    /// Ends the thread and waits for what it has to write, a few seconds at most. Nobody may wait for its events any more.
+    pub async fn ended(self) {
+        let Helm { wake, thread, .. } = self;
+        drop(wake);
+        // A panic of its was told by itself, and who does not end in time is left behind.
+        let _ = timeout(PATIENCE, spawn_blocking(move || thread.join())).await;
+    }
+
     /// What it came to last.
     pub fn view(&self) -> Arc<ArcSwap<View>> {
         Arc::clone(&self.view)
     }
+}
+
+/// When the next step is due, and before when it is not to begin.
+struct Clock {
+    due: Instant,
+    rested: Instant,
 }
 
 struct Thread {
@@ -112,53 +132,66 @@ struct Thread {
 
 impl Thread {
     fn run(mut self, woken: &Receiver<()>) {
-        let mut due = Instant::now();
-        let mut rested = due;
+        let mut clock = Clock { due: Instant::now(), rested: Instant::now() };
         loop {
-            let wait = due.saturating_duration_since(Instant::now()).min(PAUSE);
-            match woken.recv_timeout(wait) {
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) if Instant::now() < due => {
-                    self.parts.senses.listen(Instant::now(), Timestamp::now());
-                    self.parts.pilot.prepare();
-                    continue;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) => {
-                    let snapshot = self.adopt();
-                    let changes = self.parts.pilot.react();
-                    if !self.publish(&snapshot, changes) {
-                        break;
-                    }
-                    if !self.parts.pilot.is_disturbed() {
-                        continue;
-                    }
-                    // What was prepared holds meanwhile.
-                    let rest = rested.saturating_duration_since(Instant::now());
-                    thread::sleep(rest);
+            // No world should make it panic. Should one do so all the same, it begins anew with what it learned.
+            match catch_unwind(AssertUnwindSafe(|| self.turn(woken, &mut clock))) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => {
+                    let text = "steering by load failed and begins anew; viewers go where the last plan sent them";
+                    error!("{text}");
+                    self.parts.journal.note(Timestamp::now(), Note::new(Kind::Alarm, text));
+                    self.parts.pilot = Pilot::restored(self.parts.pilot.saved());
+                    clock.due = Instant::now() + EVERY;
                 }
             }
-            let started = Instant::now();
-            if !self.step(started) {
-                break;
-            }
-            let taken = started.elapsed();
-            rested = Instant::now() + taken * REST;
-            due = (started + EVERY).max(rested);
         }
         self.parts.senses.end(Timestamp::now());
     }
 
-    /// The snapshot of now.
-    fn adopt(&mut self) -> Arc<Snapshot> {
-        let Parts { pilot, senses, published, load, .. } = &mut self.parts;
-        let snapshot = published.load_full();
+    /// Waits for what is next and does it. False when all is over.
+    fn turn(&mut self, woken: &Receiver<()>, clock: &mut Clock) -> bool {
+        let wait = clock.due.saturating_duration_since(Instant::now()).min(PAUSE);
+        match woken.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) if Instant::now() < clock.due => {
+                self.parts.senses.listen(Instant::now(), Timestamp::now());
+                self.parts.pilot.prepare();
+                return true;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) => {
+                let snapshot = self.parts.published.load_full();
+                self.adopt(&snapshot);
+                let changes = self.parts.pilot.react();
+                if !self.publish(&snapshot, changes) {
+                    return false;
+                }
+                if !self.parts.pilot.is_disturbed() {
+                    return true;
+                }
+                // What was prepared holds meanwhile.
+                thread::sleep(clock.rested.saturating_duration_since(Instant::now()));
+            }
+        }
+        let started = Instant::now();
+        if !self.step(started) {
+            return false;
+        }
+        clock.rested = Instant::now() + started.elapsed() * REST;
+        clock.due = (started + EVERY).max(clock.rested);
+        true
+    }
+
+    /// Lets the pilot know of a snapshot.
+    fn adopt(&mut self, snapshot: &Arc<Snapshot>) {
+        let Parts { pilot, senses, load, .. } = &mut self.parts;
         let before = pilot.too_large().len();
-        pilot.adopt(&snapshot, &load.known(), senses.costs());
+        pilot.adopt(snapshot, &load.known(), senses.costs());
         if pilot.too_large().len() > before {
             pilot.too_large().iter().for_each(|why| warn!("steered by geography alone, whatever the load: {why}"));
         }
-        snapshot
     }
 
     /// False when nobody is there any more to publish it.
@@ -168,9 +201,10 @@ impl Thread {
 
     fn step(&mut self, now: Instant) -> bool {
         let at = Timestamp::now();
-        let published = self.parts.published.load_full();
-        let dearer = self.parts.senses.refresh(&published, now, at);
-        let snapshot = self.adopt();
+        // One and the same for all of a step: demand, cells and regions of two loads do not fit.
+        let snapshot = self.parts.published.load_full();
+        let dearer = self.parts.senses.refresh(&snapshot, now, at);
+        self.adopt(&snapshot);
         let Parts { pilot, senses, load, .. } = &mut self.parts;
         if pilot.is_idle() {
             return self.be_brief(&snapshot, at) && !self.events.is_closed();
@@ -246,11 +280,13 @@ impl Thread {
 
 /// What is wrong with a market, if anything.
 fn alarm(market: &MarketView) -> Option<String> {
+    // Before the first solve nobody knows how much comes.
+    let certificate = market.certificate?;
     let full: Vec<&str> =
         market.regions.iter().filter(|r| r.planned.is_some_and(|u| u > 1.0)).map(|r| &*r.name).collect();
     if !full.is_empty() {
         return Some(format!("more viewers than there is room for: {} above capacity", full.join(", ")));
     }
-    let gap = market.certificate?.gap;
+    let gap = certificate.gap;
     (gap > GAP && !market.converged).then(|| format!("the plan may be {:.1} % from the best", gap * 100.0))
 }

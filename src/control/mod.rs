@@ -255,6 +255,10 @@ impl Control {
         }
         self.note(Kind::Stopped, "told to stop");
         self.memory.write_now(&self.world.beliefs(), &self.regions).await;
+        self.events.close();
+        if let Some(helm) = self.helm.take() {
+            helm.ended().await;
+        }
         self.scribe.ended().await;
     }
 

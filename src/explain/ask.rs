@@ -345,6 +345,9 @@ impl<'a> Chooser<'a> {
         };
         let full = full(region).unwrap_or_default();
         let part = share(standing, ranking);
+        if winner.ranked.region != region && self.standing(region).share == Share::NONE {
+            return self.why_closed(region);
+        }
         if winner.ranked.region == region {
             return Some(match part {
                 0.0 => format!("the cheapest that is up{full}"),

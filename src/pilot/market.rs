@@ -54,6 +54,11 @@ pub struct MarketRegion {
 }
 
 impl MarketRegion {
+    /// By which it is known again: `ZONE/REGION`.
+    pub fn label(&self) -> Arc<str> {
+        format!("{}/{}", self.zone, self.name).into()
+    }
+
     fn site(&self) -> Site<'_> {
         Site { zone: &self.zone, name: &self.name, location: self.location }
     }
@@ -64,6 +69,8 @@ pub struct MarketGroup {
     /// Position among the snapshot's groups.
     pub group: u32,
     pub plan: u32,
+    /// The owner of its first stream, to know it again.
+    pub owner: hickory_proto::rr::Name,
     /// The first of its rows, one for each cell; `None`: not steered by load.
     pub first_row: Option<usize>,
     /// By region of the fleet: its column.
@@ -144,8 +151,16 @@ impl Market {
             .iter()
             .map(|&group| {
                 let (fleet, plan) = (snapshot.groups()[group as usize].fleet, snapshot.groups()[group as usize].plan);
-                let mut member =
-                    MarketGroup { group, plan, first_row: None, columns: [NONE; REGIONS], regions: [NONE; REGIONS] };
+                let stream = snapshot.stream(snapshot.groups()[group as usize].streams[0]);
+                let owner = snapshot.settings_of(stream).owner.to_lowercase();
+                let mut member = MarketGroup {
+                    group,
+                    plan,
+                    owner,
+                    first_row: None,
+                    columns: [NONE; REGIONS],
+                    regions: [NONE; REGIONS],
+                };
                 for region in bits(ids.mask(snapshot, group)) {
                     let column = columns[&ids.of_fleet[fleet as usize][usize::from(region)]];
                     member.columns[usize::from(region)] = column;
@@ -231,7 +246,9 @@ impl Market {
         rows.resize(self.rows.len(), 0.0);
         let mut fixed = vec![0.0; self.regions.len()];
         for member in &self.groups {
-            let Some(demand) = by_cell(member.group) else { continue };
+            // Demand of another load is of other cells.
+            let cells = snapshot.geography().facts.len();
+            let Some(demand) = by_cell(member.group).filter(|demand| demand.len() == cells) else { continue };
             let plan = &snapshot.geography().plans[member.plan as usize];
             if let Some(first) = member.first_row {
                 let end = (first + demand.len()).min(rows.len());

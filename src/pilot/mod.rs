@@ -85,7 +85,7 @@ impl Pilot {
             let same_cells = self.snapshot.as_ref().is_some_and(|before| before.shares_cells(snapshot));
             let mut before = if same_cells { std::mem::take(&mut self.runs) } else { vec![] };
             let mut run = |market: Market| match before.iter().position(|run| run.fits(&market)) {
-                Some(position) => before.swap_remove(position).with(market),
+                Some(position) => before.remove(position).with(market),
                 None => Run::new(market, snapshot, &self.saved),
             };
             self.runs = markets.into_iter().map(&mut run).collect();

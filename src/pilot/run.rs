@@ -43,7 +43,7 @@ const NOTHING: State = State {
     silent: 0,
 };
 
-/// What was learned of regions, by name; kept over a restart.
+/// What was learned of regions, by zone and name (`live.example/eu`); kept over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     pub regions: HashMap<Arc<str>, Learned>,
@@ -86,6 +86,8 @@ pub struct Run {
     born: Option<Instant>,
     stepped: Option<Instant>,
     moved: f64,
+    /// The snapshot may hold other rankings than those published last: files were read anew.
+    again: bool,
     /// Loss tables were used, or costs are others: what stands is to be looked at anew.
     event: bool,
 }
@@ -101,11 +103,11 @@ struct Loss {
 impl Run {
     pub fn new(market: Market, snapshot: &Snapshot, saved: &Saved) -> Run {
         let count = market.regions.len();
-        let learned = |name: &Arc<str>| match saved.regions.get(name) {
+        let learned = |name: Arc<str>| match saved.regions.get(&name) {
             Some(Learned { scale: Some(scale), dwell_s }) => Flow::restored(*scale, *dwell_s),
             _ => Flow::default(),
         };
-        let flows: Vec<Flow> = market.regions.iter().map(|region| learned(&region.name)).collect();
+        let flows: Vec<Flow> = market.regions.iter().map(|region| learned(region.label())).collect();
         let (closed, parts) = condition(&market, snapshot);
         let published = market.nearest(!closed);
         Run {
@@ -129,6 +131,7 @@ impl Run {
             born: None,
             stepped: None,
             moved: 0.0,
+            again: false,
             event: true,
             flows,
             market,
@@ -137,8 +140,12 @@ impl Run {
 
     /// Whether another market has the same rows and regions, so that what holds here would hold there.
     pub fn fits(&self, market: &Market) -> bool {
-        let names = |market: &Market| market.regions.iter().map(|region| Arc::clone(&region.name)).collect::<Vec<_>>();
-        self.market.rows.len() == market.rows.len() && names(&self.market) == names(market)
+        let regions = |market: &Market| market.regions.iter().map(MarketRegion::label).collect::<Vec<_>>();
+        let mut groups = self.market.groups.iter().zip(&market.groups);
+        self.market.rows.len() == market.rows.len()
+            && self.market.groups.len() == market.groups.len()
+            && groups.all(|(before, now)| (&before.owner, before.first_row) == (&now.owner, now.first_row))
+            && regions(&self.market) == regions(market)
     }
 
     /// Goes on with a market that [`Run::fits`]: files were read anew.
@@ -154,7 +161,7 @@ impl Run {
     pub fn save(&self, saved: &mut Saved) {
         for (region, flow) in self.market.regions.iter().zip(&self.flows) {
             let learned = Learned { scale: flow.scale(), dwell_s: flow.dwell_s() };
-            saved.regions.insert(Arc::clone(&region.name), learned);
+            saved.regions.insert(region.label(), learned);
         }
     }
 
@@ -164,7 +171,6 @@ impl Run {
 
     pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) {
         self.market.price(snapshot, costs);
-        self.event = true;
     }
 
     /// The table that was prepared, if just one region went away since the last step.
@@ -219,7 +225,8 @@ impl Run {
         self.event &= is_young || self.stage != Stage::Unreported;
         let budget = stride.min(LONGEST_STRIDE).as_secs_f64() * PART_A_SECOND * self.demand.iter().sum::<f64>();
         match self.stage {
-            Stage::Unreported => vec![],
+            // Rankings of the solver may have outlived a reload; nobody would look after them.
+            Stage::Unreported => self.home(snapshot),
             Stage::Returning => self.return_home(snapshot, budget),
             Stage::Steered | Stage::Blind => {
                 let event = std::mem::take(&mut self.event);
@@ -359,7 +366,8 @@ impl Run {
         self.solution = Some(solution);
         self.moved = 0.0;
         let brief: Vec<bool> = then.iter().map(|u| u.is_some_and(|u| u > NEARLY_FULL)).collect();
-        if !is_worth_it && brief == self.brief {
+        let again = std::mem::take(&mut self.again);
+        if !is_worth_it && !again && brief == self.brief {
             return vec![];
         }
         self.moved = if total > 0.0 { moved.traffic / total } else { 0.0 };
@@ -380,9 +388,15 @@ impl Run {
             return self.changes(snapshot);
         }
         self.stage = Stage::Unreported;
+        self.home(snapshot)
+    }
+
+    /// The plans' own rankings, where others are published.
+    fn home(&self, snapshot: &Snapshot) -> Vec<Change> {
         let prior = |plan: u32| Arc::clone(&snapshot.geography().plans[plan as usize].prior);
         let steered = self.market.groups.iter().filter(|member| member.first_row.is_some());
-        steered.map(|member| (member.group, prior(member.plan))).collect()
+        let solved = steered.filter(|member| snapshot.rankings_of(member.group).is_solved());
+        solved.map(|member| (member.group, prior(member.plan))).collect()
     }
 
     fn changes(&self, snapshot: &Snapshot) -> Vec<Change> {
@@ -479,9 +493,10 @@ fn condition(market: &Market, snapshot: &Snapshot) -> (Mask, Vec<f64>) {
     let mut closed = 0;
     let mut parts = Vec::with_capacity(market.regions.len());
     for (column, region) in market.regions.iter().enumerate() {
-        // Zones that are set apart may have it otherwise; what is true of most is true of the region.
-        let part = region.uses.iter().map(|&(fleet, region)| {
-            let (_, state) = snapshot.fleet_at(fleet);
+        // Zones that are set apart may have it otherwise, and look after what they drain themselves.
+        let states =
+            region.uses.iter().flat_map(|&(fleet, region)| snapshot.states_of(fleet).map(move |state| (state, region)));
+        let part = states.map(|(state, region)| {
             let up = Family::BOTH.into_iter().any(|family| state.up(family) >> region & 1 == 1);
             if up { state.open().share(region).part() } else { 0.0 }
         });

@@ -78,7 +78,7 @@ impl World {
         if snapshots.iter().all(|snapshot| snapshot.streams().is_empty()) {
             return Err(TooMuch::Nothing);
         }
-        let known: Vec<Known> = snapshots.iter().map(|snapshot| Known::of(snapshot)).collect();
+        let known: Vec<Known> = snapshots.iter().map(Known::of).collect();
         let names = Names::of(&snapshots, &known);
         let mut labels = BTreeSet::new();
         let mut scenes = Vec::with_capacity(snapshots.len());

@@ -496,6 +496,16 @@ impl Snapshot {
         (self.declared(fleet), self.states.get(fleet as usize))
     }
 
+    /// The states of a compiled fleet: that of the zones that share it, and those of its zones that were set apart.
+    pub fn states_of(&self, fleet: u32) -> impl Iterator<Item = &FleetState> {
+        let shared = self.zones_of(fleet).next().map(|_| fleet);
+        let apart = self.apart.iter().flat_map(move |apart| {
+            let own = apart.zones.iter().filter(move |zone| self.compiled.fleet_of[**zone as usize] == fleet);
+            own.map(|zone| apart.fleets[zone])
+        });
+        shared.into_iter().chain(apart).map(|fleet| self.states.get(fleet as usize).as_ref())
+    }
+
     /// Of a zone.
     pub fn fleet(&self, zone: u32) -> (&Fleet, &FleetState) {
         (
@@ -554,7 +564,9 @@ impl Snapshot {
     pub fn field(&self, stream: &SteeredName, family: Family) -> Field<'_> {
         let (fleet, state) = self.fleet_for(stream);
         // The solver reckons with what a ramp or drain leaves of a region, so nobody is to be turned away by it as well.
-        let open = if self.rankings(stream).is_solved() { state.open_whole() } else { state.open() };
+        // A zone that was set apart is not what it reckons with.
+        let is_apart = || self.apart.as_ref().is_some_and(|apart| apart.fleets.contains_key(&stream.zone));
+        let open = if self.rankings(stream).is_solved() && !is_apart() { state.open_whole() } else { state.open() };
         let (declared, banned) = (fleet.declared(family), state.banned());
         Field { up: self.up(stream, family), declared, banned, open }
     }

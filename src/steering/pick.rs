@@ -82,7 +82,7 @@ pub fn tier(ranking: &[Ranked], candidates: Mask) -> impl Iterator<Item = &Ranke
     let is_candidate = move |ranked: &&Ranked| candidates >> ranked.region & 1 == 1;
     let first = ranking.iter().position(|ranked| is_candidate(&ranked)).unwrap_or(ranking.len());
     let end = ranking.get(first).map_or(first, |ranked| usize::from(ranked.tier_end));
-    ranking[first..end].iter().filter(is_candidate)
+    ranking.get(first..end).unwrap_or_default().iter().filter(is_candidate)
 }
 
 /// Whether the key decides: there is more than one candidate in the first tier, or the one there takes only a part.

@@ -98,10 +98,20 @@ impl Spec {
             };
             ranking.push(Ranked { weight: 1, tier_end: ranking.len() as u8 + 1, ..*ranked });
         }
-        for ranked in prior {
-            if !ranking.iter().any(|known| known.region == ranked.region) {
-                ranking.push(*ranked);
+        // What is left keeps its tiers, wherever they end now.
+        let mut left = prior;
+        while let Some(first) = left.first() {
+            let tier_end = first.tier_end;
+            let length = left.iter().take_while(|ranked| ranked.tier_end == tier_end).count();
+            let start = ranking.len();
+            for ranked in &left[..length] {
+                if !ranking.iter().any(|known| known.region == ranked.region) {
+                    ranking.push(*ranked);
+                }
             }
+            let end = ranking.len() as u8;
+            ranking[start..].iter_mut().for_each(|ranked| ranked.tier_end = end);
+            left = &left[length..];
         }
         ranking.into()
     }
@@ -314,6 +324,9 @@ mod tests {
         assert_eq!(regions(&solved), [0, 1, 2]);
         let tiers: Vec<_> = solved.iter().map(|ranked| (ranked.weight, ranked.tier_end)).collect();
         assert_eq!(tiers, [(7, 2), (1, 2), (1, 3)]);
+        let solved = spec.rank_by(&prior, &[(2, 1)], [].into_iter());
+        let tiers: Vec<_> = solved.iter().map(|ranked| (ranked.region, ranked.tier_end)).collect();
+        assert_eq!(tiers, [(2, 1), (1, 2), (0, 3)], "what the solver does not know of comes behind, each in its place");
         let solved = spec.rank_by(&prior, &[(9, 1), (0, 1)], [1].into_iter());
         assert_eq!(regions(&solved), [0, 1, 2], "a region that is not of the plan is left out");
         assert_eq!(solved.iter().map(|ranked| ranked.tier_end).collect::<Vec<_>>(), [1, 2, 3]);
