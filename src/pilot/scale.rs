@@ -42,7 +42,7 @@ pub const ADMIT: f64 = 0.95;
 pub enum Unknown {
     /// Its market is not steered by load, or not any more.
     Unsteered(Stage),
-    /// Nobody has looked at it for [`OLD`].
+    /// Nobody has looked at it for minutes.
     Old,
     /// The region does not report, or has not for minutes.
     Unreported,
