@@ -82,7 +82,10 @@ impl std::str::FromStr for Url {
             authority: authority.as_str().to_owned(),
             host: host.to_owned(),
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            path: uri.path_and_query().map_or("/".into(), |path| match path.as_str() {
+                rooted if rooted.starts_with('/') => rooted.to_owned(),
+                query => format!("/{query}"),
+            }),
         })
     }
 }

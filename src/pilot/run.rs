@@ -108,7 +108,7 @@ impl Run {
             _ => Flow::default(),
         };
         let flows: Vec<Flow> = market.regions.iter().map(|region| learned(region.label())).collect();
-        let (closed, parts) = condition(&market, snapshot);
+        let (closed, _, parts) = condition(&market, snapshot);
         let published = market.nearest(!closed);
         Run {
             solver: Solver::new(),
@@ -175,13 +175,13 @@ impl Run {
 
     /// The table that was prepared, if just one region went away since the last step.
     pub fn react(&mut self, snapshot: &Snapshot) -> Vec<Change> {
-        let (closed, _) = condition(&self.market, snapshot);
+        let (closed, down, _) = condition(&self.market, snapshot);
         let gone = closed & !self.closed;
         if self.stage == Stage::Unreported || gone.count_ones() != 1 {
             return vec![];
         }
         let Some(spare) = self.prepared[gone.trailing_zeros() as usize].take() else { return vec![] };
-        self.mourn(gone, self.stepped);
+        self.mourn(gone & down, self.stepped);
         self.closed |= gone;
         self.event = true;
         self.published = spare.table;
@@ -205,8 +205,9 @@ impl Run {
 
     pub fn step(&mut self, snapshot: &Snapshot, states: &[State], demand: &dyn Demand, now: Instant) -> Vec<Change> {
         let stride = self.stepped.map_or(Duration::from_secs(1), |last| now.saturating_duration_since(last));
-        let (closed, parts) = condition(&self.market, snapshot);
-        self.mourn(closed & !self.closed, Some(now));
+        let (closed, down, parts) = condition(&self.market, snapshot);
+        // Viewers of a region that was drained have left it one by one.
+        self.mourn(down & !self.closed, Some(now));
         self.event |= closed != self.closed;
         (self.closed, self.parts) = (closed, parts);
         self.losses.retain(|loss| now.saturating_duration_since(loss.at).as_secs_f64() < FREEZE);
@@ -488,21 +489,25 @@ impl Run {
     }
 }
 
-/// By column: whether nobody may be sent there, and what part of the capacity ramps and drains leave.
-fn condition(market: &Market, snapshot: &Snapshot) -> (Mask, Vec<f64>) {
-    let mut closed = 0;
+/// By column: whether nobody may be sent there, whether that is because it is down, and what part of the capacity ramps and
+/// drains leave.
+fn condition(market: &Market, snapshot: &Snapshot) -> (Mask, Mask, Vec<f64>) {
+    let (mut closed, mut down) = (0, 0);
     let mut parts = Vec::with_capacity(market.regions.len());
     for (column, region) in market.regions.iter().enumerate() {
         // Zones that are set apart may have it otherwise, and look after what they drain themselves.
         let states =
             region.uses.iter().flat_map(|&(fleet, region)| snapshot.states_of(fleet).map(move |state| (state, region)));
+        let mut any_up = false;
         let part = states.map(|(state, region)| {
             let up = Family::BOTH.into_iter().any(|family| state.up(family) >> region & 1 == 1);
+            any_up |= up;
             if up { state.open().share(region).part() } else { 0.0 }
         });
         let part = part.fold(0.0, f64::max);
         closed |= Mask::from(part == 0.0) << column;
+        down |= Mask::from(!any_up) << column;
         parts.push(part);
     }
-    (closed, parts)
+    (closed, down, parts)
 }
