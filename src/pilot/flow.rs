@@ -16,8 +16,9 @@ const DWELL_RANGE: (f64, f64) = (60.0, 7200.0);
 const DWELL_MEMORY_S: f64 = 600.0;
 /// Time constant of the rates whose ratio is the scale, s.
 const SCALE_MEMORY_S: f64 = 60.0;
-/// Bounds of the scale.
-const SCALE: (f64, f64) = (0.1, 1000.0);
+/// Bounds of the scale: a player that resolves anew with every TTL asks a hundred times in one session, and one cached answer
+/// serves hundreds of viewers.
+const SCALE: (f64, f64) = (0.001, 1000.0);
 /// Changes of the number of sessions are told apart from chance over at least this, s.
 const STRIDE_S: f64 = 10.0;
 /// So many strides are seen before anything is said.
