@@ -69,7 +69,7 @@ fn a_decline_is_followed_a_quarter_of_an_hour_behind() {
         assert_eq!(desired, (servers + 2).min(20), "of three steps of five minutes the first");
     }
     assert_eq!(run.pass(HOLD), 1, "and never below one");
-    run.serve(0.0);
+    run.serve(0.001);
     assert_eq!(run.pass(2 * HOLD), 1);
 }
 
