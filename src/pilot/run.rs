@@ -171,6 +171,8 @@ impl Run {
 
     pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) {
         self.market.price(snapshot, costs);
+        // What is explored may be another part of the answers, though nobody need move.
+        self.again = true;
     }
 
     /// The table that was prepared, if just one region went away since the last step.
