@@ -109,7 +109,7 @@ fn percentiles(regions: usize) {
     let demand = &seconds.world.demand;
     let problem = problem(&seconds.world.rows, demand, &seconds.supply, Some(&seconds.published));
     for lost in 0..regions {
-        black_box(spares.without(lost, &problem, &seconds.solver));
+        black_box(spares.without(lost, &problem, None, &seconds.solver));
     }
     println!("R = {regions}: a table for the loss of a region takes {:.2?}", start.elapsed() / regions as u32);
 }

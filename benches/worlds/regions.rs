@@ -37,12 +37,12 @@ pub struct RegionWorld {
 }
 
 /// One that is not zero, for logarithms.
-fn uniform(random: &mut Random) -> f64 {
+pub fn uniform(random: &mut Random) -> f64 {
     ((random.next() >> 11) as f64 + 1.0) / (1u64 << 53) as f64
 }
 
 /// Box and Muller's.
-fn normal(random: &mut Random) -> f64 {
+pub fn normal(random: &mut Random) -> f64 {
     (-2.0 * uniform(random).ln()).sqrt() * (std::f64::consts::TAU * uniform(random)).cos()
 }
 

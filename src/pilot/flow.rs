@@ -1,108 +1,84 @@
-//! How viewers come to a region and leave it, as its reports show it: session starts, the mean length of a session, and how
-//! many session starts a query of ours stands for.
+//! How viewers come to a region, as its reports show it: sessions now, session starts, and how long a session lasts.
 //!
-//! Queries give the shape of demand and reports its scale (a resolver asks once for many viewers, a player may ask again and
-//! again for one).
+//! Reports are noisy: a third of a percent of a region's sessions is as many as begin there in four seconds, and prices that
+//! follow each report would send viewers to and fro. So sessions and starts are tracked: what is expected to come is added
+//! and what is expected to leave taken away, and of what the next report differs a part is believed
+//! (a Luenberger observer of two states). What our own plan changes is known before any report shows it, and is put in
+//! as it happens.
 
 use std::time::Instant;
 
 use crate::load::State;
 
-/// D while nothing is known of it, s.
-const DWELL_S: f64 = 1200.0;
-/// D is kept within these, s.
-const DWELL_RANGE: (f64, f64) = (60.0, 7200.0);
-/// Time constant of D, s: sessions of half an hour do not tell their length faster.
-const DWELL_MEMORY_S: f64 = 600.0;
-/// Time constant of the rates whose ratio is the scale, s.
-const SCALE_MEMORY_S: f64 = 60.0;
-/// Bounds of the scale: a player that resolves anew with every TTL asks a hundred times in one session, and one cached answer
-/// serves hundreds of viewers.
-const SCALE: (f64, f64) = (0.001, 1000.0);
+use super::balance::{Balance, DWELL_MEMORY_S, DWELL_RANGE, DWELL_S};
+
+/// Time constant in which reports are believed, s.
+const LOAD_MEMORY_S: f64 = 15.0;
+/// The same while viewers come back who lost a region: then much is surmise, and reports are what is known.
+const HASTY_MEMORY_S: f64 = 5.0;
+/// Time constant of starts that are told, s.
+const STARTS_MEMORY_S: f64 = 20.0;
 /// Changes of the number of sessions are told apart from chance over at least this, s.
 const STRIDE_S: f64 = 10.0;
-/// So many strides are seen before anything is said.
-const SETTLED: u32 = 6;
-/// What is believed of D weighs as much as so many strides: growth is known to about 0.0005 a second, 1/D beforehand to about
-/// its own size, 1/1200.
-const PRIOR: f64 = 0.36;
-/// Fewer starts/s are no ground to learn from.
-const LEAST_RATE: f64 = 1e-3;
+/// Reports older than this are predictions of ours, s: nothing is to be learned from them.
+const FRESH_S: f64 = 10.0;
+/// What differs by more than this part is believed at once.
+const JUMP: f64 = 0.1;
 
-/// Queries/s are known only smoothed, rising and falling with these time constants ([`crate::demand::estimate`]), s. Starts
-/// have to lag as much, or the scale would be too high whenever demand grows.
-const LAG_S: (f64, f64) = (30.0, 120.0);
-
-/// A rate that forgets exponentially, from nothing on.
+/// What is expected to happen to a region between two looks, starts/s.
 #[derive(Clone, Copy, Debug, Default)]
-struct Smooth {
-    value: f64,
-}
-
-impl Smooth {
-    fn feed(&mut self, value: f64, memory_s: f64, elapsed_s: f64) {
-        self.value += -(-elapsed_s / memory_s).exp_m1() * (value - self.value);
-    }
-}
-
-/// Starts/s as slow as queries/s are.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lagging {
-    value: f64,
-}
-
-impl Lagging {
-    fn feed(&mut self, value: f64, elapsed_s: f64) -> f64 {
-        let memory = if value > self.value { LAG_S.0 } else { LAG_S.1 };
-        self.value += -(-elapsed_s / memory).exp_m1() * (value - self.value);
-        self.value
-    }
+pub struct Push {
+    /// How many more come than before, since answers of before run out.
+    pub change: f64,
+    /// Viewers who lost another region and come here.
+    pub returning: f64,
 }
 
 /// Of one region. Every figure is finite and within its bounds, whatever is fed.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    /// Sessions when the rate of their change was last taken.
-    before: Option<(f64, Instant)>,
-    /// Of the stride that goes on: how often it was fed, the sum of queries/s, and of starts/s with their number.
-    stride: (u32, f64, f64, u32),
-    /// Starts/s, as reported or as sessions grow.
-    lagging: Lagging,
-    /// The same, over the time in which the scale is learned.
-    starts: Smooth,
-    /// Starts/s that the queries would make at a scale of 1.
-    asked: Smooth,
+    /// Sessions and starts/s, as tracked, and when.
+    track: Option<Track>,
+    stride: Option<Stride>,
     balance: Balance,
-    /// Strides in which something was asked.
-    strides: u32,
     dwell_s: f64,
-    scale: f64,
-    /// Whether reports ever told the scale.
-    known: bool,
+}
+
+/// A piece of time over which the number of sessions changes by more than chance.
+#[derive(Clone, Copy, Debug)]
+struct Stride {
+    /// Sessions and time at its start.
+    sessions: f64,
+    at: Instant,
+    /// How often it was fed, and the sum of queries/s.
+    count: u32,
+    asked: f64,
+    /// How often starts were told, and the sum of starts/s.
+    told: u32,
+    starts: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    sessions: f64,
+    starts: f64,
+    at: Instant,
+    /// When the last report came.
+    heard: Instant,
+    since: Instant,
 }
 
 impl Default for Flow {
     fn default() -> Flow {
-        Flow {
-            before: None,
-            stride: Default::default(),
-            lagging: Lagging::default(),
-            starts: Smooth::default(),
-            asked: Smooth::default(),
-            balance: Balance::default(),
-            strides: 0,
-            dwell_s: DWELL_S,
-            scale: 1.0,
-            known: false,
-        }
+        Flow { track: None, stride: None, balance: Balance::default(), dwell_s: DWELL_S }
     }
 }
 
 impl Flow {
     /// What was kept over a restart.
-    pub fn restored(scale: f64, dwell_s: f64) -> Flow {
-        let sound = |value: f64, (low, high): (f64, f64)| if value.is_nan() { low } else { value.clamp(low, high) };
-        Flow { dwell_s: sound(dwell_s, DWELL_RANGE), scale: sound(scale, SCALE), known: true, ..Flow::default() }
+    pub fn restored(dwell_s: f64) -> Flow {
+        let dwell_s = if dwell_s.is_nan() { DWELL_S } else { dwell_s.clamp(DWELL_RANGE.0, DWELL_RANGE.1) };
+        Flow { dwell_s, ..Flow::default() }
     }
 
     /// Mean length of a session, s.
@@ -110,119 +86,105 @@ impl Flow {
         self.dwell_s
     }
 
-    /// Session starts for a query; `None` as long as no report told.
-    pub fn scale(&self) -> Option<f64> {
-        self.known.then_some(self.scale)
+    /// Sessions now; `None` while nothing fresh is reported.
+    pub fn sessions(&self) -> Option<f64> {
+        self.track.map(|track| track.sessions)
     }
 
-    /// Takes in what is believed of the region now. `asked`: queries/s that were sent there.
-    pub fn feed(&mut self, state: &State, asked: f64, now: Instant) {
-        // Predictions follow from what is learned here: nothing is to be learned from them.
-        let fresh = state.age.is_some_and(|age| age.as_secs_f64() <= STRIDE_S);
-        let Some(sessions) = state.sessions.filter(|sessions| fresh && sessions.is_finite()) else {
-            (self.before, self.stride) = (None, Default::default());
+    /// Starts/s, of which some seconds of reports have told; `None` before.
+    pub fn starts(&self) -> Option<f64> {
+        let track = self.track?;
+        (track.at.saturating_duration_since(track.since).as_secs_f64() >= STRIDE_S).then_some(track.starts)
+    }
+
+    /// Takes in what is believed of the region now. `asked`: queries/s that led there. `calm`: what comes is what viewers want.
+    /// Otherwise viewers come back who lost another region, and that tells nothing of starts.
+    pub fn feed(&mut self, state: &State, push: Push, asked: f64, calm: bool, now: Instant) {
+        let age = state.age.map(|age| age.as_secs_f64()).filter(|age| *age <= FRESH_S);
+        let (Some(age), Some(load)) = (age, state.load().filter(|load| load.is_finite())) else {
+            (self.track, self.stride) = (None, None);
             return;
         };
-        let Some((before, at)) = self.before else {
-            self.before = Some((sessions, now));
+        let sound = |rate: f64| if rate.is_finite() { rate } else { 0.0 };
+        let told = state.starts_per_s.map(|rate| sound(rate).max(0.0));
+        self.measure(load, told, sound(asked).max(0.0), calm, now);
+        let steady = || told.unwrap_or(load / self.dwell_s);
+        let track = self.track.get_or_insert_with(|| Track {
+            sessions: load,
+            starts: steady(),
+            at: now,
+            heard: now,
+            since: now,
+        });
+        let elapsed = now.saturating_duration_since(track.at).as_secs_f64();
+        track.at = now;
+        track.starts = (track.starts + sound(push.change)).max(0.0);
+        let lasting = (track.starts + sound(push.returning).max(0.0)) * self.dwell_s;
+        track.sessions = lasting + (track.sessions - lasting) * (-elapsed / self.dwell_s).exp();
+        // A report that was there before has been believed already.
+        if age > elapsed && track.heard < now {
             return;
-        };
-        let sound = |rate: f64| if rate.is_finite() { rate.max(0.0) } else { 0.0 };
-        let (count, queries, starts, told) = &mut self.stride;
-        (*count, *queries) = (*count + 1, *queries + sound(asked));
-        if let Some(rate) = state.starts_per_s {
-            (*starts, *told) = (*starts + sound(rate), *told + 1);
         }
-        let length_s = now.saturating_duration_since(at).as_secs_f64();
-        if length_s >= STRIDE_S {
-            self.end_stride(before, sessions, length_s);
-            (self.before, self.stride) = (Some((sessions, now)), Default::default());
+        let since = now.saturating_duration_since(track.heard).as_secs_f64().max(elapsed);
+        track.heard = now;
+        let error = load - track.sessions;
+        if error.abs() > JUMP * track.sessions.max(load) {
+            track.sessions = load;
+            return;
+        }
+        let part = -(-since / if calm { LOAD_MEMORY_S } else { HASTY_MEMORY_S }).exp_m1();
+        track.sessions += part * error;
+        if let (Some(told), true) = (told, calm) {
+            track.starts += -(-since / STARTS_MEMORY_S).exp_m1() * (told - track.starts);
+        } else if calm && since > 0.0 {
+            // Critically damped: both settle without swinging.
+            track.starts = (track.starts + part * part / 4.0 * error / since).max(0.0);
         }
     }
 
-    fn end_stride(&mut self, before: f64, sessions: f64, length_s: f64) {
-        let (count, queries, starts, told) = self.stride;
-        let growth = (sessions - before) / length_s;
-        let mean = (before + sessions) / 2.0;
-        let queries = queries / f64::from(count.max(1));
-        self.strides = if queries > 0.0 { self.strides.saturating_add(1) } else { self.strides };
-        if told > 0 {
-            let starts = starts / f64::from(told);
-            // What does not stay of those who come has left.
-            if starts - growth > LEAST_RATE {
-                let dwell = mean / (starts - growth);
+    /// Learns how long sessions last.
+    fn measure(&mut self, sessions: f64, told: Option<f64>, asked: f64, calm: bool, now: Instant) {
+        let begun = Stride { sessions, at: now, count: 0, asked: 0.0, told: 0, starts: 0.0 };
+        let Some(stride) = self.stride.as_mut().filter(|_| calm) else {
+            self.stride = Some(begun);
+            return;
+        };
+        (stride.count, stride.asked) = (stride.count + 1, stride.asked + asked);
+        if let Some(told) = told {
+            (stride.told, stride.starts) = (stride.told + 1, stride.starts + told);
+        }
+        let stride = *stride;
+        let length_s = now.saturating_duration_since(stride.at).as_secs_f64();
+        if length_s < STRIDE_S {
+            return;
+        }
+        self.stride = Some(begun);
+        let growth = (sessions - stride.sessions) / length_s;
+        let mean = (stride.sessions + sessions) / 2.0;
+        if stride.told > 0 {
+            // What does not stay of those who come has left. 1/D is learned, as noise makes that too high as often as too low.
+            let most = 1.0 / DWELL_RANGE.0;
+            let left = stride.starts / f64::from(stride.told) - growth;
+            if mean > 0.0 && left.is_finite() {
                 let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
-                self.dwell_s += part * (dwell.clamp(DWELL_RANGE.0, DWELL_RANGE.1) - self.dwell_s);
-            }
-            let starts = self.lagging.feed(starts, length_s);
-            self.starts.feed(starts, SCALE_MEMORY_S, length_s);
-            self.asked.feed(queries, SCALE_MEMORY_S, length_s);
-            if self.is_settled() && self.asked.value > LEAST_RATE && self.starts.value > LEAST_RATE {
-                self.learn(self.starts.value / self.asked.value);
+                let gone = 1.0 / self.dwell_s;
+                let gone = gone + part * ((left / mean).clamp(-most, most) - gone);
+                self.believe(1.0 / gone.clamp(1.0 / DWELL_RANGE.1, most));
             }
             return;
         }
-        self.balance.feed(mean, growth, queries, length_s);
-        if self.is_settled()
-            && let Some((scale, dwell_s)) = self.balance.fit()
-        {
-            self.dwell_s = dwell_s;
-            self.learn(scale);
+        self.balance.feed(mean, growth, stride.asked / f64::from(stride.count), length_s);
+        if let Some(dwell_s) = self.balance.dwell_s() {
+            self.believe(dwell_s);
         }
     }
 
-    /// Until all has gone on for a while, what began later would make the scale.
-    fn is_settled(&self) -> bool {
-        self.strides >= SETTLED
-    }
-
-    fn learn(&mut self, scale: f64) {
-        self.scale = scale.clamp(SCALE.0, SCALE.1);
-        self.known = true;
-    }
-}
-
-/// What is in the balance L' = s·q − L/D where only sessions L are told: the scale s and the length D that explain best how L
-/// changed with queries q, by least squares that forget. As long as nothing changes many pairs do, and D stays where it
-/// was believed to be before.
-#[derive(Clone, Copy, Debug, Default)]
-struct Balance {
-    /// As slow as queries are: sessions and their growth.
-    sessions: Smooth,
-    growth: Smooth,
-    /// Sums over strides of 1, x, x², y and xy, where y = L'/L and x = q/L.
-    sums: [f64; 5],
-}
-
-impl Balance {
-    fn feed(&mut self, sessions: f64, growth: f64, queries: f64, length_s: f64) {
-        if self.sums[0] == 0.0 {
-            (self.sessions.value, self.growth.value) = (sessions, growth);
+    /// Where sessions last longer than was thought, fewer began.
+    fn believe(&mut self, dwell_s: f64) {
+        if let Some(track) = &mut self.track {
+            track.starts = (track.starts + track.sessions * (1.0 / dwell_s - 1.0 / self.dwell_s)).max(0.0);
         }
-        self.sessions.feed(sessions, LAG_S.0, length_s);
-        self.growth.feed(growth, LAG_S.0, length_s);
-        let whole = self.sessions.value.max(1.0);
-        if queries <= 0.0 {
-            return;
-        }
-        let (x, y) = (queries / whole, self.growth.value / whole);
-        let kept = (-length_s / DWELL_MEMORY_S).exp();
-        for (sum, value) in self.sums.iter_mut().zip([1.0, x, x * x, y, x * y]) {
-            *sum = *sum * kept + value;
-        }
-    }
-
-    /// Scale and length; the length as near to [`DWELL_S`] as it may be.
-    fn fit(&self) -> Option<(f64, f64)> {
-        let [n, x, xx, y, xy] = self.sums;
-        if xx <= 0.0 || xx.is_nan() {
-            return None;
-        }
-        let known = 1.0 / DWELL_S;
-        let gone = (PRIOR * known - y + x * xy / xx) / (n + PRIOR - x * x / xx).max(PRIOR);
-        let gone = if gone.is_nan() { known } else { gone.clamp(1.0 / DWELL_RANGE.1, 1.0 / DWELL_RANGE.0) };
-        let scale = (xy + gone * x) / xx;
-        (scale > 0.0 && scale.is_finite()).then_some((scale, 1.0 / gone))
+        self.dwell_s = dwell_s;
     }
 }
 
@@ -232,6 +194,9 @@ mod tests {
 
     use super::*;
     use crate::load::Trust;
+
+    /// Queries/s.
+    const ASKED: f64 = 5.0;
 
     fn state(sessions: f64, starts_per_s: Option<f64>) -> State {
         State {
@@ -245,57 +210,59 @@ mod tests {
         }
     }
 
-    /// Sessions of 600 s that start at 50/s while 5 queries/s are answered.
-    fn run(seconds: u64, tell: bool) -> Flow {
+    /// Sessions of so many seconds that start at 50/s; reports differ by 0.3 %, one way and the other.
+    fn run(seconds: u64, dwell: f64, tell: bool) -> Flow {
         let (mut flow, start, mut sessions) = (Flow::default(), Instant::now(), 1000.0f64);
         for second in 0..seconds {
-            flow.feed(&state(sessions, tell.then_some(50.0)), 5.0, start + Duration::from_secs(second));
-            sessions += 50.0 - sessions / 600.0;
+            let noise = if second / 3 % 2 == 0 { 1.003 } else { 0.997 };
+            let state = state(sessions * noise, tell.then_some(50.0));
+            flow.feed(&state, Push::default(), ASKED, true, start + Duration::from_secs(second));
+            sessions += 50.0 - sessions / dwell;
         }
         flow
     }
 
     #[test]
-    fn where_starts_are_told_their_length_and_scale_are_learned_while_the_region_still_fills() {
-        let flow = run(1800, true);
+    fn where_starts_are_told_their_length_is_learned_while_the_region_still_fills() {
+        let flow = run(1800, 600.0, true);
         assert!((flow.dwell_s() - 600.0).abs() < 60.0, "{}", flow.dwell_s());
-        assert!((flow.scale().unwrap() - 10.0).abs() < 0.1, "{flow:?}");
+        assert!((flow.starts().unwrap() - 50.0).abs() < 0.1, "{flow:?}");
     }
 
     #[test]
-    fn where_only_sessions_are_told_the_balance_tells_scale_and_length() {
-        let flow = run(1800, false);
-        let wrong = |value: f64, right: f64| (value / right - 1.0).abs();
-        assert!(wrong(flow.scale().unwrap(), 10.0) < 0.25 && wrong(flow.dwell_s(), 600.0) < 0.25, "{flow:?}");
+    fn where_only_sessions_are_told_starts_follow_from_them_within_minutes() {
+        let flow = run(300, DWELL_S, false);
+        assert!((flow.starts().unwrap() - 50.0).abs() < 2.5, "{flow:?}");
+        let flow = run(6000, DWELL_S, false);
+        assert!((flow.starts().unwrap() - 50.0).abs() < 2.5, "{flow:?}");
+        let sessions = flow.sessions().unwrap();
+        assert!((sessions / 60_000.0 - 1.0).abs() < 0.01, "{sessions}");
+        assert!((flow.dwell_s() / DWELL_S - 1.0).abs() < 0.1, "{flow:?}");
     }
 
     #[test]
-    fn while_nothing_changes_sessions_are_explained_by_the_length_that_is_believed() {
-        let (mut flow, start) = (Flow::default(), Instant::now());
-        for second in 0..600 {
-            flow.feed(&state(30_000.0, None), 100.0, start + Duration::from_secs(second));
+    fn what_the_plan_changes_is_known_before_reports_show_it() {
+        let mut flow = run(3000, DWELL_S, false);
+        let (before, sessions) = (flow.starts().unwrap(), flow.sessions().unwrap());
+        let now = flow.track.unwrap().at;
+        let state = state(sessions, None);
+        flow.feed(&state, Push { change: -20.0, returning: 0.0 }, ASKED, true, now + Duration::from_secs(1));
+        assert!((flow.starts().unwrap() - before + 20.0).abs() < 0.5);
+        assert!(flow.sessions().unwrap() < sessions);
+    }
+
+    #[test]
+    fn viewers_who_come_back_are_sessions_and_no_demand() {
+        let mut flow = run(3000, DWELL_S, false);
+        let (before, mut sessions) = (flow.starts().unwrap(), flow.sessions().unwrap());
+        let now = flow.track.unwrap().at;
+        for second in 1..=60 {
+            sessions += 200.0 + before - sessions / DWELL_S;
+            let push = Push { change: 0.0, returning: 200.0 };
+            flow.feed(&state(sessions, None), push, ASKED, false, now + Duration::from_secs(second));
         }
-        // 30,000 sessions of 1200 s are 25 starts/s.
-        assert!((flow.scale().unwrap() - 0.25).abs() < 0.01 && (flow.dwell_s() - 1200.0).abs() < 10.0, "{flow:?}");
-    }
-
-    #[test]
-    fn a_surge_is_not_taken_for_another_scale() {
-        let (mut flow, start) = (Flow::default(), Instant::now());
-        let (mut sessions, mut asked, mut most) = (6_000.0f64, 20.0, 0.0f64);
-        for second in 0..3600 {
-            let queries = if (1200..2400).contains(&second) { 60.0 } else { 20.0 };
-            let memory = if queries > asked { LAG_S.0 } else { LAG_S.1 };
-            asked += (queries - asked) / memory;
-            flow.feed(&state(sessions, None), asked, start + Duration::from_secs(second));
-            sessions += queries - sessions / 300.0;
-            if second > 300 {
-                most = most.max(flow.scale().unwrap() * 1200.0 / flow.dwell_s());
-            }
-        }
-        // At first a query stands for a quarter of a start of 1200 s, in the end for a whole one of 300 s;
-        // on the way never for more than twice as much.
-        assert!((flow.scale().unwrap() - 1.0).abs() < 0.25 && most < 8.0, "{most} {flow:?}");
+        assert_eq!(flow.starts(), Some(before));
+        assert!((flow.sessions().unwrap() / sessions - 1.0).abs() < 0.005);
     }
 
     #[test]
@@ -304,8 +271,10 @@ mod tests {
         let old = State { age: Some(Duration::from_secs(60)), ..state(500.0, Some(9.0)) };
         let lies = [state(f64::INFINITY, None), state(f64::NAN, Some(f64::NAN)), state(10.0, Some(f64::INFINITY))];
         for (second, state) in [old].iter().chain(&lies).cycle().take(400).enumerate() {
-            flow.feed(state, f64::NAN, start + Duration::from_secs(second as u64));
+            let push = Push { change: f64::NAN, returning: f64::INFINITY };
+            flow.feed(state, push, f64::NAN, true, start + Duration::from_secs(second as u64));
+            assert!(flow.dwell_s().is_finite() && flow.sessions().is_none_or(f64::is_finite), "{flow:?}");
         }
-        assert!(flow.scale().is_none() && flow.dwell_s().is_finite(), "{flow:?}");
+        assert!(flow.starts().is_none(), "{flow:?}");
     }
 }

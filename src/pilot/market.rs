@@ -180,6 +180,11 @@ impl Market {
         Ok(market)
     }
 
+    /// One that is of no snapshot: regions by column, and the costs of its rows. For simulations.
+    pub fn of(regions: Vec<MarketRegion>, rows: Rows) -> Market {
+        Market { regions, groups: vec![], rows, unsure: vec![] }
+    }
+
     /// Works out the costs of all rows.
     pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) {
         let facts = &snapshot.geography().facts;

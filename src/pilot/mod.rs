@@ -8,19 +8,25 @@
 //! ```
 //!
 //! * [`market`]: groups of streams and the regions that they share; costs.
-//! * [`flow`]: session starts, their length and the scale of demand, from reports.
-//! * [`run`]: one market from step to step: supplies, losses, limits on movement, what is published.
+//! * [`flow`]: sessions, session starts and their length, from reports. [`audience`]: who watches where.
+//! * [`course`]: the plan of one market from step to step: supplies, losses, limits on movement.
+//! * [`run`]: that market within a snapshot.
 //! * [`publish`]: shares to rankings.
 //! * [`view`]: what others may know of it.
 //! * [`size`], [`scale`]: how large regions should be, for whoever adds and removes servers.
 //!
 //! Everything here is pure: time is passed in, and nothing reads a socket or file.
 
+pub mod audience;
+pub mod balance;
+pub mod comeback;
+pub mod course;
 pub mod flow;
 pub mod market;
 pub mod publish;
 pub mod run;
 pub mod scale;
+pub mod scales;
 pub mod size;
 pub mod view;
 
@@ -34,8 +40,9 @@ use crate::snapshot::Snapshot;
 use crate::steering::cost::Costs;
 use crate::steering::plan::Rankings;
 
+use course::Saved;
 use market::{Market, TooLarge};
-use run::{Run, Saved};
+use run::Run;
 pub use view::View;
 
 /// Demand, by what our own answers tell.

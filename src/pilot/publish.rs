@@ -4,9 +4,10 @@ use crate::geo::CellId;
 use crate::snapshot::Snapshot;
 use crate::steering::pick::Mask;
 use crate::steering::plan::Rankings;
-use crate::steering::solve::{REGIONS, Table};
+use crate::steering::solve::REGIONS;
 
-use super::market::{EXPLORE_MS, Market, MarketGroup};
+use super::course::Course;
+use super::market::{EXPLORE_MS, MarketGroup};
 
 /// Above this utilisation answers live no longer than ten seconds: what is nearly full may have to be left soon.
 pub const NEARLY_FULL: f64 = 0.90;
@@ -14,19 +15,11 @@ pub const NEARLY_FULL: f64 = 0.90;
 /// Weights of a cell's only choice, and of its second where that is worth finding out about (STEERING §4: 1 %).
 const EXPLORING: (u16, u16) = (99, 1);
 
-/// The rankings of a group that is steered by load: the table's shares first, then the other regions by cost and price.
-///
-/// `brief`: by column, whose answers should not live long; `closed`: columns that nobody is sent to. `None`: the group is not
-/// steered by load.
-pub fn rankings(
-    snapshot: &Snapshot,
-    market: &Market,
-    member: &MarketGroup,
-    table: &Table,
-    prices: &[f64],
-    brief: &[bool],
-    closed: Mask,
-) -> Option<Rankings> {
+/// The rankings of a group that is steered by load: the shares of the course's table first, then the other regions by cost
+/// and price. `None`: the group is not steered by load.
+pub fn rankings(snapshot: &Snapshot, course: &Course, member: &MarketGroup) -> Option<Rankings> {
+    let (market, table, prices) = (course.market(), course.table(), course.prices());
+    let (brief, closed) = (course.brief(), course.closed());
     let first = member.first_row?;
     let plan = &snapshot.geography().plans[member.plan as usize];
     let mut order: Vec<(f64, u8, u8)> = Vec::with_capacity(REGIONS);

@@ -274,7 +274,14 @@ fn what_was_learned_outlives_a_reload() {
     restored.adopt(&world.snapshot, &world.known, &Distance);
     restored.step(&world.states(), &world.demand, world.now);
     assert!(restored.view().markets[0].demand > 2.0 * asked);
-    assert_eq!(restored.saved(), world.pilot.saved());
+    let (before, after) = (world.pilot.saved(), restored.saved());
+    assert_eq!(before.regions.len(), after.regions.len());
+    for (region, before) in before.regions {
+        let after = after.regions[&region];
+        assert_eq!(after.dwell_s, before.dwell_s);
+        let (before, after) = (before.scale.unwrap(), after.scale.unwrap());
+        assert!((before / after - 1.0).abs() < 0.01, "{region}: {before} {after}");
+    }
 }
 
 #[test]
@@ -359,7 +366,7 @@ impl Costs for Doubtful {
 #[test]
 fn a_second_choice_that_nobody_knows_is_sent_one_in_a_hundred_where_it_costs_little_more() {
     let mut world = World::new(ZONE, 6_000.0);
-    world.seconds(60);
+    world.seconds(120);
     let explored = |world: &World| {
         let rankings = world.snapshot.rankings(world.snapshot.stream(0));
         let facts = &world.snapshot.geography().facts;

@@ -6,8 +6,9 @@ use super::solver::{Problem, Regions, STAY_MS, Search, Solver};
 use super::supply::{Supply, door};
 use super::table::Table;
 
-/// Viewers come back within about this, s.
-const RETURN: f64 = 12.0;
+/// Viewers come back within about this, s: players try again within 12 s (STEERING §6), and resolvers still have the answer of
+/// before for some of a TTL.
+pub const RETURN_S: f64 = 16.0;
 /// For so long after a loss the demand is what it was before, s: what players ask when they reconnect is no new demand.
 pub const FREEZE: f64 = 90.0;
 
@@ -31,18 +32,21 @@ pub struct Spares {
 
 impl Spares {
     /// The table for the loss of a region, from the prices of `solver`'s last solve: solved on groups of rows, and then
-    /// given to all rows. Whoever the published table sends there is counted as coming back at once.
-    pub fn without(&mut self, lost: usize, problem: &Problem<'_>, solver: &Solver) -> Spare {
+    /// given to all rows. Its viewers are counted as coming back at once: `viewers`, sessions by row, or those whom the
+    /// published table sends there where nothing better is known.
+    pub fn without(&mut self, lost: usize, problem: &Problem<'_>, viewers: Option<&[f64]>, solver: &Solver) -> Spare {
         let search = self.search.get_or_insert_with(|| Box::new(Search::new()));
         let regions = Regions::without(problem, Some(lost));
         let published = problem.published.filter(|table| table.len() == problem.rows.len());
         search.load(problem);
         if let (Some(table), Some(supply), Ok(region)) = (published, problem.supply.get(lost), u8::try_from(lost)) {
             for (row, mix) in table.rows().iter().enumerate() {
-                let part = mix.part(region);
-                if part > 0.0 {
-                    let demand = problem.demand.get(row).copied().unwrap_or(0.0);
-                    search.add(row, returning(part * door(demand), supply, 0.0, problem.horizon));
+                let rate = match viewers {
+                    Some(viewers) => viewers.get(row).map_or(0.0, |sessions| sessions / supply.dwell()),
+                    None => mix.part(region) * door(problem.demand.get(row).copied().unwrap_or(0.0)),
+                };
+                if rate > 0.0 {
+                    search.add(row, returning(rate, supply, 0.0, problem.horizon));
                 }
             }
         }
@@ -60,7 +64,7 @@ impl Spares {
 }
 
 /// Starts/s that viewers who come back make on top of a row's `rate` (the starts/s that went to the lost region), `since`
-/// seconds after the loss: λ·D sessions come back with a time constant of 12 s, spread over what is planned for.
+/// seconds after the loss: λ·D sessions come back with a time constant of [`RETURN_S`], spread over what is planned for.
 pub fn returning(rate: f64, lost: &Supply, since: f64, horizon: f64) -> f64 {
     if !(0.0..FREEZE).contains(&since) {
         return 0.0;
@@ -68,7 +72,15 @@ pub fn returning(rate: f64, lost: &Supply, since: f64, horizon: f64) -> f64 {
     let dwell = lost.dwell();
     let horizon = if horizon > 0.0 { horizon.max(1.0) } else { 1.0 };
     let sessions = door(rate) * dwell;
-    sessions * (-since / RETURN).exp() / (dwell * -(-horizon / dwell).exp_m1())
+    sessions * (-since / RETURN_S).exp() / (dwell * -(-horizon / dwell).exp_m1())
+}
+
+/// Of the same viewers, those who arrive now, 1/s.
+pub fn arriving(rate: f64, lost: &Supply, since: f64) -> f64 {
+    if !(0.0..FREEZE).contains(&since) {
+        return 0.0;
+    }
+    door(rate) * lost.dwell() * (-since / RETURN_S).exp() / RETURN_S
 }
 
 #[cfg(test)]
@@ -82,7 +94,7 @@ mod tests {
         // 2 starts/s of 1200 s are 2400 sessions; over 60 s they weigh as 2400 / (1200·(1 − e^(−1/20))) starts/s.
         let at_once = returning(2.0, &supply, 0.0, 60.0);
         assert!((at_once - 2.0 / 0.048_770_575).abs() < 1e-4, "{at_once}");
-        assert!((returning(2.0, &supply, 12.0, 60.0) / at_once - (-1.0f64).exp()).abs() < 1e-9);
+        assert!((returning(2.0, &supply, RETURN_S, 60.0) / at_once - (-1.0f64).exp()).abs() < 1e-9);
         assert_eq!(returning(2.0, &supply, 90.0, 60.0), 0.0);
         assert_eq!(returning(f64::NAN, &supply, f64::NAN, f64::NAN), 0.0);
         assert!(returning(1e308, &supply, 0.0, -1.0).is_finite());
@@ -107,7 +119,7 @@ mod tests {
         };
         let mut solver = Solver::new();
         solver.solve(&problem);
-        let spare = Spares::default().without(0, &problem, &solver);
+        let spare = Spares::default().without(0, &problem, None, &solver);
         let shares = spare.table.shares(&demand, 3);
         assert_eq!(shares[0], 0.0);
         assert!(shares[1] > 0.3 && shares[2] > 0.3, "{shares:?}");

@@ -1,0 +1,128 @@
+//! How long sessions last, from nothing but how many there are.
+//!
+//! Sessions L that begin at s starts a query, q queries a second, and last for D: L' = s·q − L/D. While nothing changes many
+//! pairs (s, D) explain that, and D stays what it was believed to be; whenever demand rises or falls it shows.
+
+/// D while nothing is known of it, s.
+pub const DWELL_S: f64 = 1200.0;
+/// D is kept within these, s.
+pub const DWELL_RANGE: (f64, f64) = (60.0, 7200.0);
+/// Time constant of D, s: sessions of half an hour do not tell their length faster.
+pub const DWELL_MEMORY_S: f64 = 600.0;
+/// Queries/s are known only smoothed, with this time constant where they rise ([`crate::demand::estimate`]), s. What they are
+/// compared with has to lag as much.
+const LAG_S: f64 = 30.0;
+/// So many strides are seen before anything is said.
+const SETTLED: u32 = 6;
+/// What is believed of D weighs as much as so many strides: growth is known to about 0.0005 a second, 1/D beforehand to about
+/// its own size, 1/1200.
+const PRIOR: f64 = 0.36;
+
+/// A rate that forgets exponentially.
+#[derive(Clone, Copy, Debug, Default)]
+struct Smooth {
+    value: f64,
+}
+
+impl Smooth {
+    fn feed(&mut self, value: f64, memory_s: f64, elapsed_s: f64) {
+        self.value += -(-elapsed_s / memory_s).exp_m1() * (value - self.value);
+    }
+}
+
+/// Of one region: 1/D and s by least squares that forget. Every figure is finite, whatever is fed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Balance {
+    /// As slow as queries are: sessions and their growth.
+    sessions: Smooth,
+    growth: Smooth,
+    strides: u32,
+    /// Sums over strides of 1, x, x², y and xy, where y = L'/L and x = q/L.
+    sums: [f64; 5],
+}
+
+impl Balance {
+    /// Over `length_s`: mean sessions, their growth in 1/s, and queries/s that led there.
+    pub fn feed(&mut self, sessions: f64, growth: f64, queries: f64, length_s: f64) {
+        if !(queries > 0.0 && queries.is_finite() && sessions.is_finite() && growth.is_finite()) {
+            return;
+        }
+        if self.strides == 0 {
+            (self.sessions.value, self.growth.value) = (sessions, growth);
+        }
+        self.strides = self.strides.saturating_add(1);
+        self.sessions.feed(sessions, LAG_S, length_s);
+        self.growth.feed(growth, LAG_S, length_s);
+        let whole = self.sessions.value.max(1.0);
+        let (x, y) = (queries / whole, self.growth.value / whole);
+        let kept = (-length_s / DWELL_MEMORY_S).exp();
+        for (sum, value) in self.sums.iter_mut().zip([1.0, x, x * x, y, x * y]) {
+            *sum = *sum * kept + value;
+        }
+    }
+
+    /// The length, as near to [`DWELL_S`] as it may be, s; `None` before enough was seen.
+    pub fn dwell_s(&self) -> Option<f64> {
+        let [n, x, xx, y, xy] = self.sums;
+        // Until all has gone on for a while, what began later would make the scale.
+        if self.strides < SETTLED || xx <= 0.0 || xx.is_nan() {
+            return None;
+        }
+        let known = 1.0 / DWELL_S;
+        let gone = (PRIOR * known - y + x * xy / xx) / (n + PRIOR - x * x / xx).max(PRIOR);
+        let gone = if gone.is_nan() { known } else { gone.clamp(1.0 / DWELL_RANGE.1, 1.0 / DWELL_RANGE.0) };
+        let scale = (xy + gone * x) / xx;
+        (scale > 0.0 && scale.is_finite()).then_some(1.0 / gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A region for a second after another, told every ten of them; queries/s by second as the estimator smooths them.
+    fn watch(seconds: u32, dwell: f64, start: f64, scale: f64, queries: impl Fn(u32) -> f64) -> Balance {
+        let (mut balance, mut sessions, mut before) = (Balance::default(), start, start);
+        let mut asked = queries(0);
+        for second in 1..=seconds {
+            let now = queries(second);
+            asked += (now - asked) / if now > asked { LAG_S } else { 120.0 };
+            sessions += scale * now - sessions / dwell;
+            if second % 10 == 0 {
+                balance.feed((before + sessions) / 2.0, (sessions - before) / 10.0, asked, 10.0);
+                before = sessions;
+            }
+        }
+        balance
+    }
+
+    #[test]
+    fn a_region_that_fills_tells_how_long_its_sessions_last() {
+        let dwell = watch(1800, 600.0, 1000.0, 10.0, |_| 5.0).dwell_s().unwrap();
+        assert!((dwell / 600.0 - 1.0).abs() < 0.25, "{dwell}");
+    }
+
+    #[test]
+    fn while_nothing_changes_what_was_believed_stays() {
+        let dwell = watch(600, 300.0, 30_000.0, 1.0, |_| 100.0).dwell_s().unwrap();
+        assert!((dwell / DWELL_S - 1.0).abs() < 0.01, "{dwell}");
+    }
+
+    #[test]
+    fn a_surge_tells_the_length_too() {
+        let dwell = watch(3600, 300.0, 6_000.0, 1.0, |s| if (1200..2400).contains(&s) { 60.0 } else { 20.0 });
+        let dwell = dwell.dwell_s().unwrap();
+        assert!((dwell / 300.0 - 1.0).abs() < 0.3, "{dwell}");
+    }
+
+    #[test]
+    fn no_figure_makes_it_leave_its_bounds() {
+        let odd = [f64::NAN, f64::INFINITY, -1e9, 0.0, 1e308];
+        let mut balance = Balance::default();
+        for at in 0..125 {
+            balance.feed(odd[at % 5], odd[at / 5 % 5], odd[at / 25], 10.0);
+            let dwell = balance.dwell_s();
+            assert!(dwell.is_none_or(|dwell| (DWELL_RANGE.0..=DWELL_RANGE.1).contains(&dwell)), "{dwell:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Viewers who lost their region and come back: a one-off mass, not a rate (STEERING §6).
+
+use std::time::Instant;
+
+use crate::steering::solve::loss::{FREEZE, RETURN_S, arriving, returning};
+use crate::steering::solve::{Supply, Table};
+
+use super::course::HORIZON_S;
+
+/// They follow an answer that their resolver has had since the loss for about so long, s: half a TTL.
+const ANSWERED_S: f64 = 10.0;
+
+/// As they come back now.
+pub struct Back {
+    /// By row, of those whom answers of now still reach: starts/s that they weigh as until the horizon.
+    pub rates: Vec<f64>,
+    /// By column: those who arrive now, 1/s.
+    pub arrivals: Vec<f64>,
+    /// By column: those who will arrive by answers that they have already.
+    pub headed: Vec<f64>,
+}
+
+/// Of a market.
+#[derive(Default)]
+pub struct Comeback {
+    losses: Vec<Loss>,
+}
+
+/// A region that went away a moment ago.
+struct Loss {
+    at: Instant,
+    supply: Supply,
+    /// Its viewers by row, as the starts/s that keep so many there.
+    rates: Vec<(usize, f64)>,
+    /// Of these, starts/s by column as the answers that are cached send them; empty before the first answer.
+    headed: Vec<f64>,
+}
+
+impl Comeback {
+    /// A region went, and with it so many sessions of each row.
+    pub fn lose(&mut self, at: Instant, supply: Supply, sessions: impl Iterator<Item = (usize, f64)>) {
+        let rates = sessions.map(|(row, sessions)| (row, sessions / supply.dwell())).collect();
+        self.losses.push(Loss { at, supply, rates, headed: vec![] });
+    }
+
+    /// Forgets those who must be back.
+    pub fn pass(&mut self, now: Instant) {
+        self.losses.retain(|loss| now.saturating_duration_since(loss.at).as_secs_f64() < FREEZE);
+    }
+
+    /// Nobody comes back (any more).
+    pub fn is_over(&self) -> bool {
+        self.losses.is_empty()
+    }
+
+    /// `published`: where answers send them now. `None` where nobody comes.
+    pub fn look(&mut self, published: &Table, columns: usize, elapsed_s: f64, now: Instant) -> Option<Back> {
+        if self.losses.is_empty() {
+            return None;
+        }
+        let mut back =
+            Back { rates: vec![0.0; published.len()], arrivals: vec![0.0; columns], headed: vec![0.0; columns] };
+        let renewed = -(-elapsed_s / ANSWERED_S).exp_m1();
+        let sent = ANSWERED_S / (ANSWERED_S + RETURN_S);
+        for loss in &mut self.losses {
+            let since = now.saturating_duration_since(loss.at).as_secs_f64();
+            if since > 0.0 {
+                loss.follow(published, columns, renewed);
+            }
+            let answered = if loss.headed.is_empty() { 0.0 } else { sent };
+            for (column, rate) in loss.headed.iter().enumerate() {
+                let arriving = arriving(*rate, &loss.supply, since);
+                back.arrivals[column] += arriving;
+                back.headed[column] += answered * arriving * RETURN_S;
+            }
+            for &(row, rate) in &loss.rates {
+                back.rates[row] += (1.0 - answered) * returning(rate, &loss.supply, since, HORIZON_S);
+            }
+        }
+        Some(back)
+    }
+}
+
+impl Loss {
+    /// A part `renewed` of the answers that are cached becomes as the table is now.
+    fn follow(&mut self, published: &Table, columns: usize, renewed: f64) {
+        let mut by_table = vec![0.0; columns];
+        for &(row, rate) in &self.rates {
+            let mix = published.row(row);
+            mix.parts().for_each(|(column, part)| by_table[usize::from(column)] += rate * part);
+        }
+        if self.headed.is_empty() {
+            self.headed = by_table;
+        } else {
+            self.headed.iter_mut().zip(by_table).for_each(|(headed, new)| *headed += renewed * (new - *headed));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::steering::solve::Mix;
+
+    #[test]
+    fn all_come_back_once_where_answers_sent_them_when_they_asked() {
+        let supply = Supply::of(Some(10_000.0));
+        let (mut comeback, start) = (Comeback::default(), Instant::now());
+        comeback.lose(start, supply, [(0, 600.0), (1, 400.0)].into_iter());
+        let table = Table::new(vec![Mix::only(1), Mix::only(2)]);
+        let mut arrived = [0.0; 3];
+        for tenth in 1..900 {
+            let now = start + Duration::from_millis(tenth * 100);
+            comeback.pass(now);
+            let back = comeback.look(&table, 3, 0.1, now).expect("they are still coming");
+            arrived.iter_mut().zip(&back.arrivals).for_each(|(all, now)| *all += now * 0.1);
+        }
+        assert!(arrived[0] == 0.0 && (arrived[1] - 600.0).abs() < 10.0 && (arrived[2] - 400.0).abs() < 10.0);
+        comeback.pass(start + Duration::from_secs(90));
+        assert!(comeback.is_over());
+    }
+
+    #[test]
+    fn another_table_reaches_those_whose_answers_run_out() {
+        let (mut comeback, start) = (Comeback::default(), Instant::now());
+        comeback.lose(start, Supply::of(Some(10_000.0)), [(0, 600.0)].into_iter());
+        let share = |comeback: &mut Comeback, column: u8, second| {
+            let table = Table::new(vec![Mix::only(column)]);
+            let back = comeback.look(&table, 3, 1.0, start + Duration::from_secs(second)).expect("they are coming");
+            back.arrivals[2] / back.arrivals.iter().sum::<f64>()
+        };
+        assert_eq!(share(&mut comeback, 1, 1), 0.0);
+        let after_a_second = share(&mut comeback, 2, 2);
+        assert!((after_a_second - 0.095).abs() < 0.001, "{after_a_second}");
+    }
+}
