@@ -159,3 +159,26 @@ fn a_surge_moves_at_most_its_budget_a_second_and_gets_there() {
     assert!(worst < 0.97, "{worst} after {seconds} s");
     assert!(seconds > 1, "the budget was never felt");
 }
+
+#[test]
+fn prices_that_have_far_to_go_are_found_at_once() {
+    let world = RegionWorld::new(16, ROWS_OF_MANY, 16);
+    let mut solver = Solver::new();
+    let mut solve = |load: f64| {
+        let supply = world.supply(load, None);
+        solver.solve(&Problem {
+            rows: &world.rows,
+            demand: &world.demand,
+            extra: None,
+            supply: &supply,
+            published: None,
+            horizon: f64::INFINITY,
+        })
+    };
+    solve(0.9);
+    // Nobody has reported for minutes, and all capacities count seven tenths: prices go from 150 ms to beyond 4000.
+    let after = solve(0.9 / 0.7);
+    assert!(after.converged && after.certificate.gap < 0.002, "{:?}", after.certificate);
+    let back = solve(0.9);
+    assert!(back.converged && back.certificate.gap < 0.002, "{:?}", back.certificate);
+}

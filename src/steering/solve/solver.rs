@@ -149,22 +149,19 @@ impl Solver {
         if !known {
             self.prices = [0.0; REGIONS];
         }
-        self.search.begin(&regions, cold, &mut self.prices);
-        let mut steps = 0;
-        if cold {
-            steps = self.search.coarse(problem.rows, &regions, &COARSE, &mut self.prices);
+        let before = self.prices;
+        let solution = self.search.whole(&regions, problem, cold, &mut self.prices);
+        if cold || solution.converged {
+            return solution;
         }
-        let view = View {
-            rows: problem.rows,
-            demand: &[],
-            published: problem.published.filter(|table| table.len() == problem.rows.len()),
-            stay: STAY_MS,
-            open: regions.open,
-        };
-        let mut solution = self.search.fine(view, &regions, problem, &mut self.prices);
-        solution.iterations += steps;
-        solution.cold = cold;
-        solution
+        // Prices are far from what they were, and from coarse to fine the way there is shorter.
+        let mut prices = before;
+        let anew = self.search.whole(&regions, problem, true, &mut prices);
+        if anew.certificate.gap > solution.certificate.gap {
+            return solution;
+        }
+        self.prices = prices;
+        anew
     }
 
     /// Prices of the last solve, ms by region.
@@ -254,6 +251,23 @@ impl Search {
         for (region, price) in prices.iter_mut().enumerate() {
             *price = regions.clamp(region, price.max(even));
         }
+    }
+
+    /// Prices, first on groups of rows if it is cold, and the plan.
+    fn whole(&mut self, regions: &Regions, problem: &Problem<'_>, cold: bool, prices: &mut [f64; REGIONS]) -> Solution {
+        self.begin(regions, cold, prices);
+        let steps = if cold { self.coarse(problem.rows, regions, &COARSE, prices) } else { 0 };
+        let view = View {
+            rows: problem.rows,
+            demand: &[],
+            published: problem.published.filter(|table| table.len() == problem.rows.len()),
+            stay: STAY_MS,
+            open: regions.open,
+        };
+        let mut solution = self.fine(view, regions, problem, prices);
+        solution.iterations += steps;
+        solution.cold = cold;
+        solution
     }
 
     /// Prices on groups of rows, ever less soft. Gives the steps it took.
