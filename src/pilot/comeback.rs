@@ -1,11 +1,13 @@
 //! Viewers who lost their region and come back: a one-off mass, not a rate (STEERING §6).
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::steering::solve::loss::{FREEZE, RETURN_S, arriving, returning};
 use crate::steering::solve::{Supply, Table};
 
 use super::course::HORIZON_S;
+use super::heritage::Heritage;
 
 /// They follow an answer that their resolver has had since the loss for about so long, s: half a TTL.
 const ANSWERED_S: f64 = 10.0;
@@ -41,6 +43,26 @@ impl Comeback {
     pub fn lose(&mut self, at: Instant, supply: Supply, sessions: impl Iterator<Item = (usize, f64)>) {
         let rates = sessions.map(|(row, sessions)| (row, sessions / supply.dwell())).collect();
         self.losses.push(Loss { at, supply, rates, headed: vec![] });
+    }
+
+    /// Takes over those who come back to rows that were there before.
+    pub fn inherit(&mut self, before: &Comeback, heritage: &Heritage) {
+        if before.is_over() {
+            return;
+        }
+        let mut heirs: HashMap<usize, Vec<usize>> = HashMap::new();
+        heritage.rows().for_each(|(row, was)| heirs.entry(was).or_default().push(row));
+        let to_heirs = |&(was, rate): &(usize, f64)| {
+            let rows = heirs.get(&was).map_or(&[][..], Vec::as_slice);
+            rows.iter().map(move |&row| (row, rate / rows.len() as f64))
+        };
+        self.losses.extend(before.losses.iter().map(|loss| Loss {
+            at: loss.at,
+            supply: loss.supply,
+            rates: loss.rates.iter().flat_map(to_heirs).collect(),
+            // Follows from the table within seconds.
+            headed: vec![],
+        }));
     }
 
     /// Forgets those who must be back.

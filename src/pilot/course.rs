@@ -12,11 +12,12 @@ use crate::load::{Expected, State, Trust};
 use crate::steering::pick::Mask;
 use crate::steering::solve::loss::{Spare, Spares};
 use crate::steering::solve::movement::{self, Limits, PART_A_SECOND};
-use crate::steering::solve::{Certificate, Problem, Solution, Solver, Supply, Table};
+use crate::steering::solve::{Certificate, Mix, Problem, Solution, Solver, Supply, Table};
 
 use super::audience::Audience;
 use super::comeback::{Back, Comeback};
 use super::flow::{Flow, Push};
+use super::heritage::Heritage;
 use super::market::{Market, MarketRegion};
 use super::publish::NEARLY_FULL;
 use super::scales::Scales;
@@ -182,6 +183,35 @@ impl Course {
         Course { market, ..self }
     }
 
+    /// Takes over what another course had for the same rows and regions: where they are sent, and what was learned of them.
+    /// What is planned anew from there moves as slowly as anything else.
+    pub fn inherit(&mut self, before: &Course, heritage: &Heritage) {
+        if heritage.is_empty() {
+            return;
+        }
+        for (column, was) in heritage.columns() {
+            self.flows[column] = before.flows[was].clone();
+            self.backlog[column] = before.backlog[was];
+            self.brief[column] = before.brief[was];
+        }
+        self.asked.resize(self.market.rows.len(), 0.0);
+        let mut rows = self.published.rows().to_vec();
+        for (row, was) in heritage.rows() {
+            let parts = before.published.row(was).parts();
+            let mix = Mix::of(parts.filter_map(|(column, part)| Some((heritage.column(column)?, part))));
+            if !mix.is_empty() {
+                rows[row] = mix;
+            }
+            self.asked[row] = before.asked.get(was).copied().unwrap_or(0.0);
+        }
+        self.published = Table::new(rows);
+        self.scales.inherit(&before.scales, heritage);
+        self.comeback.inherit(&before.comeback, heritage);
+        (self.stage, self.heard, self.born) = (before.stage, before.heard, before.born);
+        (self.stepped, self.home) = (before.stepped, None);
+        (self.event, self.again) = (before.event, true);
+    }
+
     pub fn save(&self, saved: &mut Saved) {
         let scales = self.region_scales();
         for ((region, flow), scale) in self.market.regions.iter().zip(&self.flows).zip(scales) {
@@ -302,6 +332,7 @@ impl Course {
         self.mourn(condition.down & !self.condition.closed, Some(now));
         // One that comes back is no fault: viewers are led there as slowly as elsewhere.
         self.event |= condition.closed & !self.condition.closed != 0;
+        let again = std::mem::take(&mut self.again);
         self.condition = condition;
         let was_calm = self.comeback.is_over();
         self.comeback.pass(now);
@@ -331,7 +362,7 @@ impl Course {
             Stage::Returning => self.return_home(budget),
             Stage::Steered | Stage::Blind => {
                 let event = std::mem::take(&mut self.event);
-                self.steer(extra.as_deref(), budget, event)
+                self.steer(extra.as_deref(), budget, event, again)
             }
         }
     }
@@ -439,7 +470,8 @@ impl Course {
         }
     }
 
-    fn steer(&mut self, extra: Option<&[f64]>, budget: f64, event: bool) -> Decision {
+    /// `again`: the table is to be published even if it stays.
+    fn steer(&mut self, extra: Option<&[f64]>, budget: f64, event: bool, again: bool) -> Decision {
         let problem = Problem {
             rows: &self.market.rows,
             demand: &self.demand,
@@ -466,7 +498,6 @@ impl Course {
         self.solution = Some(solution);
         self.moved = 0.0;
         let brief: Vec<bool> = then.iter().map(|u| u.is_some_and(|u| u > NEARLY_FULL)).collect();
-        let again = std::mem::take(&mut self.again);
         if !is_worth_it && !again && brief == self.brief {
             return Decision::Keep;
         }
@@ -503,7 +534,7 @@ impl Course {
 
     /// Whether regions came or went since the last step, so that the next should not wait.
     pub fn is_disturbed(&self, closed: Mask) -> bool {
-        self.event || closed != self.condition.closed
+        self.event || self.again || closed != self.condition.closed
     }
 
     pub fn has_to_prepare(&self) -> bool {

@@ -10,7 +10,7 @@
 //! * [`market`]: groups of streams and the regions that they share; costs.
 //! * [`flow`]: sessions, session starts and their length, from reports. [`audience`]: who watches where.
 //! * [`course`]: the plan of one market from step to step: supplies, losses, limits on movement.
-//! * [`run`]: that market within a snapshot.
+//! * [`run`]: that market within a snapshot. [`heritage`]: what it keeps when files are read anew.
 //! * [`publish`]: shares to rankings.
 //! * [`view`]: what others may know of it.
 //! * [`size`], [`scale`]: how large regions should be, for whoever adds and removes servers.
@@ -22,6 +22,7 @@ pub mod balance;
 pub mod comeback;
 pub mod course;
 pub mod flow;
+pub mod heritage;
 pub mod market;
 pub mod publish;
 pub mod run;
@@ -83,19 +84,27 @@ impl Pilot {
     }
 
     /// Has to be called with every snapshot before a step with it. Where it was compiled anew, markets are too, and keep what
-    /// was learned of regions of the same name.
+    /// was planned for streams, and learned of regions, of the same name.
     pub fn adopt(&mut self, snapshot: &Arc<Snapshot>, known: &Arc<Known>, costs: &dyn Costs) {
         let kin = self.snapshot.as_ref().is_some_and(|before| before.is_kin(snapshot));
         if !kin || !Arc::ptr_eq(known, &self.known) {
             self.saved = self.saved();
             let (markets, too_large) = Market::all(snapshot, known, costs);
+            let mut before = std::mem::take(&mut self.runs);
             let same_cells = self.snapshot.as_ref().is_some_and(|before| before.shares_cells(snapshot));
-            let mut before = if same_cells { std::mem::take(&mut self.runs) } else { vec![] };
-            let mut run = |market: Market| match before.iter().position(|run| run.fits(&market)) {
-                Some(position) => before.remove(position).with(market),
-                None => Run::new(market, snapshot, &self.saved),
-            };
-            self.runs = markets.into_iter().map(&mut run).collect();
+            let fits = |market: &Market, before: &[Run]| before.iter().position(|run| same_cells && run.fits(market));
+            let mut new = vec![];
+            for market in markets {
+                match fits(&market, &before) {
+                    Some(position) => self.runs.push(before.remove(position).with(market)),
+                    None => new.push(Run::new(market, snapshot, &self.saved)),
+                }
+            }
+            for run in &mut new {
+                let then = self.snapshot.as_ref();
+                before.iter().for_each(|other| run.inherit(snapshot, other, then.expect("they were of one")));
+            }
+            self.runs.extend(new);
             (self.too_large, self.known) = (too_large, Arc::clone(known));
         }
         self.snapshot = Some(Arc::clone(snapshot));

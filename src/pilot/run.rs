@@ -13,6 +13,7 @@ use crate::steering::pick::Mask;
 
 use super::course::{Asked, Condition, Course, Decision, HORIZON_S};
 pub use super::course::{Learned, Saved};
+use super::heritage::Heritage;
 use super::market::Market;
 use super::publish;
 use super::size::{self, Sizes};
@@ -43,6 +44,12 @@ impl Run {
     /// Goes on with a market that [`Run::fits`]: files were read anew.
     pub fn with(self, market: Market) -> Run {
         Run { course: self.course.with(market), sizes: Sizes::default(), ..self }
+    }
+
+    /// Takes over what another run had for the same streams and regions. `before`: the snapshot that it was of.
+    pub fn inherit(&mut self, snapshot: &Snapshot, run: &Run, before: &Snapshot) {
+        let heritage = Heritage::of(self.course.market(), snapshot, run.course.market(), before);
+        self.course.inherit(&run.course, &heritage);
     }
 
     pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {

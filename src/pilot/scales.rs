@@ -5,6 +5,8 @@
 
 use crate::steering::solve::{Mix, Table};
 
+use super::heritage::Heritage;
+
 /// Time constant in which it is learned, s.
 const MEMORY_S: f64 = 60.0;
 /// Bounds: a player that resolves anew with every TTL asks a hundred times in one session, and one cached answer serves
@@ -45,6 +47,19 @@ impl Scales {
         };
         let by_row = table.rows().iter().map(|mix| scale(mix).clamp(RANGE.0, RANGE.1)).collect();
         Scales { by_row, known: true, seen_s: SETTLED_S }
+    }
+
+    /// Takes over those of rows that were there before; the others are like their mean.
+    pub fn inherit(&mut self, before: &Scales, heritage: &Heritage) {
+        if !before.known {
+            return;
+        }
+        if !self.known {
+            let mean = before.by_row.iter().sum::<f64>() / before.by_row.len().max(1) as f64;
+            self.by_row.fill(mean.clamp(RANGE.0, RANGE.1));
+        }
+        heritage.rows().for_each(|(row, was)| self.by_row[row] = before.by_row[was]);
+        (self.known, self.seen_s) = (true, before.seen_s);
     }
 
     pub fn are_known(&self) -> bool {

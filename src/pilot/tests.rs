@@ -141,6 +141,29 @@ impl World {
         }
     }
 
+    /// Files are read anew. Demand of the first group stays, that of all others is nothing.
+    fn reload(&mut self, zone: &str) {
+        let facts_before = self.snapshot.geography().facts.clone();
+        let read = read_zone("zone.toml".as_ref(), zone.into(), 0, &Shared::default());
+        let served = Served { zone: Arc::new(read.zone.expect("a sound zone")), serial: 2 };
+        let database = Arc::clone(&self.snapshot.geography().database);
+        let compiled = Snapshot::compile(vec![served], &database, |_| Verdict::Up, Some(&self.snapshot));
+        self.snapshot = Arc::new(compiled);
+        let known = Known::of(&self.snapshot);
+        let name = |known: &Known, id: usize| Arc::clone(&known.regions[id].name);
+        let was = |id| (0..self.sessions.len()).find(|before| name(&self.known, *before) == name(&known, id));
+        self.sessions = (0..known.regions.len()).map(|id| was(id).map_or(0.0, |id| self.sessions[id])).collect();
+        self.known = Arc::new(known);
+        let facts = &self.snapshot.geography().facts;
+        let all = |facts: &[Facts]| facts.iter().map(|facts| f64::from(facts.blocks)).sum::<f64>();
+        let total: f64 = self.demand.0[0].iter().sum();
+        assert!((all(facts) / all(&facts_before) - 1.0).abs() < 0.01);
+        let shape = facts.iter().map(|cell| total * f64::from(cell.blocks) / all(facts)).collect();
+        self.demand.0 = vec![vec![0.0; facts.len()]; self.snapshot.groups().len()];
+        self.demand.0[self.snapshot.stream(0).group as usize] = shape;
+        self.pilot.adopt(&self.snapshot, &self.known, &Distance);
+    }
+
     fn seconds(&mut self, seconds: u32) -> f64 {
         (0..seconds).map(|_| self.second()).fold(0.0, f64::max)
     }
@@ -282,6 +305,57 @@ fn what_was_learned_outlives_a_reload() {
         let (before, after) = (before.scale.unwrap(), after.scale.unwrap());
         assert!((before / after - 1.0).abs() < 0.01, "{region}: {before} {after}");
     }
+}
+
+/// What is planned moves bit by bit, whatever is read anew.
+fn reloaded(zone: &str) {
+    let mut world = World::new(ZONE, 23_500.0);
+    let nearest = world.shares();
+    world.seconds(2400);
+    let steered = world.shares();
+    assert!(nearest.iter().zip(&steered).any(|(a, b)| (a - b).abs() > 0.05), "{nearest:?} {steered:?}");
+    world.reload(zone);
+    assert!(world.pilot.is_disturbed(), "the next step does not wait");
+    world.second();
+    let after = world.shares();
+    let moved: f64 = steered.iter().zip(&after).map(|(a, b)| (a - b).max(0.0)).sum();
+    assert!(moved < 0.025, "{steered:?} {after:?}");
+    assert!(!world.pilot.is_disturbed());
+    let most = world.seconds(300);
+    assert!(most <= 0.023, "at most two percent in a second: {most}");
+    assert!(world.sessions.iter().all(|sessions| *sessions < 9_500.0), "{:?}", world.sessions);
+}
+
+#[test]
+fn a_stream_more_sends_nobody_elsewhere() {
+    reloaded(&format!("{ZONE}\n[stream.a]\n[stream.z]\nbias = {{ eu = 5 }}"));
+}
+
+#[test]
+fn other_cells_send_nobody_elsewhere() {
+    reloaded(&format!("{ZONE}\n[stream.zz]\nrules = [{{ from = [\"FR\", \"DE\"], regions = [\"eu\"] }}]"));
+}
+
+#[test]
+fn a_region_more_takes_its_viewers_bit_by_bit() {
+    let more = "[region.sa]\nnear = \"Sao Paulo\"\na = [\"192.0.2.31\"]\ncapacity = \"9000 sessions\"\n[stream.live]";
+    reloaded(&ZONE.replace("[stream.live]", more));
+}
+
+#[test]
+fn a_reload_amid_a_loss_does_not_take_those_who_come_back_for_demand() {
+    let mut world = World::new(ZONE, 16_000.0);
+    world.seconds(2400);
+    world.verdict(0, Verdict::Down);
+    world.second();
+    let total = |world: &World| world.pilot.view().markets[0].demand;
+    let before = total(&world);
+    // Players ask again and again.
+    world.demand.0[0].iter_mut().for_each(|asked| *asked *= 3.0);
+    world.reload(&format!("{ZONE}\n[stream.zz]\nrules = [{{ from = [\"FR\", \"DE\"], regions = [\"eu\"] }}]"));
+    world.verdict(0, Verdict::Down);
+    world.seconds(30);
+    assert!((total(&world) / before - 1.0).abs() < 0.05, "{} {before}", total(&world));
 }
 
 #[test]
