@@ -57,5 +57,8 @@ pub mod state;
 pub mod status;
 pub mod steering;
 pub mod texts;
+// The scheduler's turns have no safe wrapper; see the module.
+#[allow(unsafe_code)]
+mod turns;
 pub mod world;
 pub mod zone;

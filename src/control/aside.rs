@@ -8,6 +8,8 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
+use crate::turns;
+
 /// How much less than the others: a core that both want goes to answers nine parts in ten.
 const NICE: i32 = 10;
 
@@ -18,7 +20,9 @@ pub type Job<T> = oneshot::Receiver<thread::Result<T>>;
 /// Lowers the priority of the thread that calls, for good.
 pub fn give_way() {
     // Whoever may not even do that answers queries all the same.
-    let _ = rustix::process::nice(NICE);
+    if turns::give_way(NICE).is_err() {
+        let _ = rustix::process::nice(NICE);
+    }
 }
 
 /// Runs `work` on a thread of its own that gives way. It runs to its end whether the outcome is waited for or not.

@@ -18,6 +18,8 @@ use crate::server::tap::Reader;
 
 /// What is left of an overrun ring stands for so many times itself at most; beyond that it says too little.
 const MAX_WEIGHT: f64 = 16.0;
+/// So many answers are counted at once: for some tens of microseconds.
+const BREATH: usize = 128;
 /// Rates of before a restart are those of now for so long.
 const FRESH: Duration = Duration::from_secs(900);
 /// A forecast is within this factor of now.
@@ -134,15 +136,20 @@ impl Estimator {
         }
     }
 
-    /// Counts what was answered since the last time. To be called some ten times a second.
-    pub fn drain(&mut self, now: Instant, at: Timestamp) -> Drained {
+    /// Counts what was answered since the last time. To be called some ten times a second. `breathe` is called every now and
+    /// then: many answers take a while to count, and somebody may be waiting for the core.
+    pub fn drain(&mut self, now: Instant, at: Timestamp, breathe: impl Fn()) -> Drained {
         let mut drained = Drained::default();
         for reader in &mut self.readers {
             let lost = reader.drain(self.epoch, &mut self.told);
             let counted = self.told.len() as u64;
             // Those that are left stand for those that are lost.
             let weight = ((counted + lost) as f64 / counted.max(1) as f64).min(MAX_WEIGHT);
-            self.told.drain(..).for_each(|asked| self.estimate.count(asked, weight));
+            for chunk in self.told.chunks(BREATH) {
+                chunk.iter().for_each(|asked| self.estimate.count(*asked, weight));
+                breathe();
+            }
+            self.told.clear();
             drained = Drained { counted: drained.counted + counted, lost: drained.lost + lost, ..drained };
         }
         if let Some(passed) = self.estimate.close(now) {
@@ -236,7 +243,7 @@ mod tests {
             teller.begin(1);
             (0..asks).for_each(|i| teller.tell(Asked::new(0, CellId((i % 2) as u16), (second * asks + i) << 33)));
             teller.publish();
-            estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1));
+            estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1), || ());
         }
     }
 
@@ -264,7 +271,7 @@ mod tests {
                 teller.publish();
             }
         }
-        let drained = estimator.drain(begin + Duration::from_secs(10), at(10));
+        let drained = estimator.drain(begin + Duration::from_secs(10), at(10), || ());
         assert!(drained.lost > tap::ENTRIES as u64 && drained.changed);
         let expected = 3.0 * tap::ENTRIES as f64 / 10.0 * (1.0 - (-10.0f64 / 30.0).exp());
         let total = estimator.estimate.total(0);

@@ -317,7 +317,8 @@ impl Course {
 
     /// Notes whose viewers will come back.
     fn mourn(&mut self, gone: Mask, now: Option<Instant>) {
-        let Some(at) = now else { return };
+        // Before it is known what a query stands for, nobody is sent anywhere, and everything that is asked helps to learn it.
+        let Some(at) = now.filter(|_| self.scales.are_known()) else { return };
         for column in (0..self.market.regions.len()).filter(|column| gone >> column & 1 == 1) {
             let Some(&supply) = self.supply.get(column) else { continue };
             self.comeback.lose(at, supply, self.audience.of(column, self.flows[column].sessions()));
