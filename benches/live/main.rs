@@ -171,6 +171,8 @@ fn main() {
 
     if options.latency > 0 {
         let plain = Node::start(&origins, None);
+        // Whoever still looks for a region would ask the one and not the other.
+        let mut viewers = Viewers::new(node.dns, population.clone());
         let mut other = Viewers::new(plain.dns, population);
         let (mut ratios, mut with, mut without) = (vec![], vec![], vec![]);
         for _ in 0..options.latency {
