@@ -160,8 +160,8 @@ impl Moves {
         let [old, new] = [&world.scenes[0], &world.scenes[1]];
         let basis = Basis::of(total, None);
         // A stream has as many viewers after as before.
-        let mut demand = basis.demand(&world, new, |_| true);
-        demand.extend(basis.demand(&world, old, |_| true));
+        let mut demand = basis.demand(&world, new, &|_| true);
+        demand.extend(basis.demand(&world, old, &|_| true));
         if let Some(total) = total {
             let each = total / demand.len() as f64;
             demand.values_mut().for_each(|viewers| viewers.sessions = each);

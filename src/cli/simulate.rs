@@ -134,7 +134,7 @@ impl Simulation {
         let [before, after] = ends(&world);
         let streams = args.stream.as_ref().map(|name| demand::streams_of(before, name)).transpose().map_err(wrong)?;
         let basis = Basis::of(total, recorded);
-        let first = basis.demand(&world, before, |key| streams.as_ref().is_none_or(|streams| streams.contains(key)));
+        let first = basis.demand(&world, before, &|key| streams.as_ref().is_none_or(|streams| streams.contains(key)));
         if before.weights().iter().sum::<f64>() <= 0.0 {
             return Err((1, "no loaded database places any address: nobody is anywhere".to_owned()));
         }

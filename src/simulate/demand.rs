@@ -81,7 +81,7 @@ impl Basis {
     }
 
     /// The viewers of the streams that `counts` is true of, in a scene of the world.
-    pub fn demand(&self, world: &World, scene: &Scene, counts: impl Fn(&StreamKey) -> bool) -> Demand {
+    pub fn demand(&self, world: &World, scene: &Scene, counts: &dyn Fn(&StreamKey) -> bool) -> Demand {
         let even = |sessions: &dyn Fn(u32) -> f64| -> Demand {
             let shape: Arc<[f64]> = scene.weights().into();
             let streams = scene.streams.iter().filter(|(key, _)| counts(key));
@@ -104,7 +104,7 @@ impl Basis {
             Basis::Recorded { recorded, total } => {
                 let mut demand = recorded.demand(world, scene);
                 demand.retain(|key, _| counts(key));
-                let assumed = || sum(&Basis::UNKNOWN.demand(world, scene, &counts));
+                let assumed = || sum(&Basis::UNKNOWN.demand(world, scene, counts));
                 match total.or_else(|| (!recorded.has_scale()).then(assumed)) {
                     Some(total) => scaled(demand, total),
                     None => demand,

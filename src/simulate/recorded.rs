@@ -164,7 +164,7 @@ impl Recorded {
             words += &format!("; nobody asked for {}", list(unasked.into_iter()));
         }
         if self.has_scale() && !untold.is_empty() {
-            words += &format!("; {} told nothing and counts as the others", list(untold.into_iter()));
+            words += &format!("; no scale of {}: the mean of the others", list(untold.into_iter()));
         }
         words
     }
@@ -259,3 +259,6 @@ fn learned(saved: &Saved, snapshot: &Snapshot) -> HashMap<(Arc<str>, Arc<str>), 
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

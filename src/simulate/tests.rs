@@ -12,7 +12,7 @@ use crate::config::{Shared, read_zone};
 use crate::geo::Database;
 use crate::steering::cost::Distance;
 
-const THREE: &str = r#"
+pub(super) const THREE: &str = r#"
     zone = "stream.example"
     ns   = ["ns1.example.net"]
     session = "5Mbps"
@@ -32,12 +32,12 @@ const THREE: &str = r#"
     [stream.live]
 "#;
 
-fn database() -> Arc<Database> {
+pub(super) fn database() -> Arc<Database> {
     static BUNDLED: OnceLock<Arc<Database>> = OnceLock::new();
     Arc::clone(BUNDLED.get_or_init(|| Arc::new(Database::bundled())))
 }
 
-fn zone(text: &str) -> Arc<Zone> {
+pub(super) fn zone(text: &str) -> Arc<Zone> {
     let read = read_zone("zone.toml".as_ref(), text.into(), 0, &Shared::default());
     Arc::new(read.zone.unwrap_or_else(|| panic!("a sound zone: {:?}", read.faults)))
 }
@@ -61,17 +61,17 @@ fn settled(world: &World, demand: &Demand, gone: &[&str], before: Option<&Settle
 }
 
 fn even(world: &World, total: f64) -> Demand {
-    Basis::Total(total).demand(world, &world.scenes[0], |_| true)
+    Basis::Total(total).demand(world, &world.scenes[0], &|_| true)
 }
 
-fn figures<'a>(world: &World, side: &'a Side, name: &str) -> &'a Figures {
+pub(super) fn figures<'a>(world: &World, side: &'a Side, name: &str) -> &'a Figures {
     side.regions[usize::from(world.region(name).unwrap())].as_ref().unwrap()
 }
 
 #[test]
 fn without_a_total_regions_are_as_full_as_they_become_for_nothing() {
     let world = world(&[THREE]);
-    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], |_| true);
+    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], &|_| true);
     assert!((demand::sum(&demand) - 21_000.0).abs() < 1e-6);
     let (settled, side) = settled(&world, &demand, &[], None);
     assert!((side.regions.iter().flatten().map(|region| region.load).sum::<f64>() - 21_000.0).abs() < 1.0);
@@ -118,7 +118,7 @@ fn more_than_the_others_can_take_is_too_much_and_the_audit_says_by_how_much() {
 #[test]
 fn streams_without_capacity_are_reported_too_and_go_to_the_nearest() {
     let world = world(&[&THREE.replace("capacity", "# capacity").replace("session =", "# session =")]);
-    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], |_| true);
+    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], &|_| true);
     let (_, side) = settled(&world, &demand, &[], None);
     let shares: Vec<f64> = side.regions.iter().flatten().map(|region| region.share).collect();
     assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-4 && shares.iter().all(|share| *share > 0.05), "{shares:?}");
@@ -138,7 +138,7 @@ fn other_policies_keep_their_order_and_their_weights_and_bring_their_load() {
     let scene = &world.scenes[0];
     let of = |name: &str, gone: &[&str]| {
         let streams = demand::streams_of(scene, name).unwrap();
-        let demand = Basis::Total(8_000.0).demand(&world, scene, |key| streams.contains(key));
+        let demand = Basis::Total(8_000.0).demand(&world, scene, &|key| streams.contains(key));
         let (_, side) = settled(&world, &demand, gone, None);
         ["us", "eu", "ap"].map(|name| (figures(&world, &side, name).load / 80.0).round())
     };
