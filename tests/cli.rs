@@ -403,7 +403,9 @@ fn simulate_without_a_scale_says_that_the_sum_is_assumed() {
     let files = Files::new(SIZED);
     record(&files, None);
     let (code, out, _) = run(&files, &["simulate", "--state", "state"]);
-    assert!(code == 0 && out.starts_with("35000 sessions assumed (70 % of the capacities written; no region has told yet"));
+    assert!(
+        code == 0 && out.starts_with("35000 sessions assumed (70 % of the capacities written; no region has told yet")
+    );
     let (code, out, _) = run(&files, &["simulate", "--state", "state", "--total", "900"]);
     assert!(code == 0 && out.starts_with("900 sessions given, spread as recorded 2026-11-22 23:05 UTC"), "{out}");
 }

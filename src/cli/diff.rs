@@ -16,8 +16,8 @@ use crate::config::settings::{Node, Overrides, SESSION_BITS, Zone};
 use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones};
 use crate::simulate::report::{NOBODY, Transfers, transfers};
 use crate::simulate::settle::Terms;
-use crate::steering::cost::Distance;
 use crate::simulate::{Basis, Settled, Side, World, words};
+use crate::steering::cost::Distance;
 
 /// Fewer viewers than this part of a stream are not told of.
 const LEAST: f64 = 5e-5;

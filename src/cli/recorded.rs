@@ -102,9 +102,7 @@ fn demand(directory: &Path) -> Result<profile::Saved, String> {
 }
 
 fn unread(error: crate::state::file::Unread) -> String {
-    format!(
-        "{error}\n  help: a node that runs writes it whole again within five minutes; or leave --state out"
-    )
+    format!("{error}\n  help: a node that runs writes it whole again within five minutes; or leave --state out")
 }
 
 fn costs(

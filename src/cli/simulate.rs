@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::show::{percent, table};
 use super::recorded::{Record, StateArgs};
+use super::show::{percent, table};
 use super::{FileArgs, complain, complain_of};
 use crate::config::settings::{SESSION_BITS, Zone};
 use crate::config::{capacity_in_sessions, nearest};

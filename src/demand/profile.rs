@@ -285,8 +285,13 @@ mod tests {
     fn a_time_of_the_week_is_day_and_clock() {
         let slot = |text: &str| time_of_week(text).map(|at| slot_of(hour_of(at)));
         assert_eq!((slot("Mon 00:00"), slot("sun 23:59"), slot(" Sat 20:00")), (Some(0), Some(167), Some(140)));
-        assert_eq!(time_of_week("Wed 7:30").map(|at| at.strftime("%a %H:%M").to_string()).as_deref(), Some("Wed 07:30"));
-        for text in ["", "Sat", "Sat 24:00", "Sat 20:60", "Saturday 20:00", "Sat 20", "Sat +1:00", "20:00 Sat", "Sat 020:00"] {
+        assert_eq!(
+            time_of_week("Wed 7:30").map(|at| at.strftime("%a %H:%M").to_string()).as_deref(),
+            Some("Wed 07:30")
+        );
+        for text in
+            ["", "Sat", "Sat 24:00", "Sat 20:60", "Saturday 20:00", "Sat 20", "Sat +1:00", "20:00 Sat", "Sat 020:00"]
+        {
             assert_eq!(time_of_week(text), None, "{text:?}");
         }
     }

@@ -145,8 +145,7 @@ fn assumption(scene: &Scene, demand: &Demand) -> String {
     let markets = demand.keys().filter_map(market).map(|market| &scene.markets[market as usize]);
     let known: Vec<bool> =
         markets.map(|market| market.regions.iter().any(|region| region.capacity.is_some())).collect();
-    let capacities =
-        known.contains(&true).then(|| format!("{:.0} % of the capacities written", curve::FREE * 100.0));
+    let capacities = known.contains(&true).then(|| format!("{:.0} % of the capacities written", curve::FREE * 100.0));
     let rest = known.contains(&false).then(|| format!("{PLAIN} for each stream without any capacity"));
     [capacities, rest].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -33,6 +33,9 @@ const MOST: f64 = 1e12;
 /// Times that viewers are settled to find out who was where.
 const ROUNDS: usize = 2;
 
+/// A region, by the label of a zone that has it, and its name.
+type RegionName = (Arc<str>, Arc<str>);
+
 /// What a node recorded, in names that do not hang on its numbering.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -41,8 +44,8 @@ pub struct Recorded {
     queries: BTreeMap<StreamKey, f64>,
     /// Queries/s of all streams together.
     squares: Vec<(Square, f64)>,
-    /// By the label of each zone that has it, and its name.
-    regions: HashMap<(Arc<str>, Arc<str>), Learned>,
+    /// Under each zone that has the region.
+    regions: HashMap<RegionName, Learned>,
     /// Of the regions that are known: a region of which nothing is known is like the others.
     scale: Option<f64>,
     dwell_s: f64,
@@ -229,9 +232,8 @@ impl Recorded {
             Viewers { sessions: sum, shape: shape.into() }
         };
         let groups: Vec<Viewers> = (0..settled.flows.len()).map(of_group).collect();
-        let viewers = |key: &StreamKey, group: u32| {
-            groups[group as usize].times(self.queries.get(key).copied().unwrap_or(0.0))
-        };
+        let viewers =
+            |key: &StreamKey, group: u32| groups[group as usize].times(self.queries.get(key).copied().unwrap_or(0.0));
         scene.streams.iter().map(|(key, group)| (key.clone(), viewers(key, *group))).collect()
     }
 }
@@ -241,9 +243,9 @@ fn sound(rate: f64) -> f64 {
 }
 
 /// What was learned of regions, under the name of each zone that has them; it is saved under one.
-fn learned(saved: &Saved, snapshot: &Snapshot) -> HashMap<(Arc<str>, Arc<str>), Learned> {
+fn learned(saved: &Saved, snapshot: &Snapshot) -> HashMap<RegionName, Learned> {
     let known = Known::of(snapshot);
-    let mut names: BTreeMap<RegionId, Vec<(Arc<str>, Arc<str>)>> = BTreeMap::new();
+    let mut names: BTreeMap<RegionId, Vec<RegionName>> = BTreeMap::new();
     for served in snapshot.zones() {
         let label = served.zone.label();
         for id in known.of_zone(&label).unwrap_or_default() {

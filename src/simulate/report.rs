@@ -231,14 +231,17 @@ fn path(trips: &mut [Trip]) -> Path {
     Path { mean_km, p95_km, mean_ms, p95_ms }
 }
 
-/// Of each stream's viewers, who goes from where to where: parts by (from, to).
-pub type Transfers = BTreeMap<super::scene::StreamKey, BTreeMap<(RegionKey, RegionKey), f64>>;
+/// Of each stream's viewers, who goes from where to where.
+pub type Transfers = BTreeMap<super::scene::StreamKey, Moves>;
+
+/// Parts by (from, to).
+pub type Moves = BTreeMap<(RegionKey, RegionKey), f64>;
 
 /// Between two settled scenes, for the streams that both have. In a cell whose viewers leave several regions for several
 /// others, each that gains takes of each that loses in proportion.
 pub fn transfers(before: (&Scene, &Settled), after: (&Scene, &Settled), demand: &Demand) -> Transfers {
     // Streams that are steered alike mostly share their shape too.
-    let mut known: BTreeMap<(u32, u32, *const f64), BTreeMap<(RegionKey, RegionKey), f64>> = BTreeMap::new();
+    let mut known: BTreeMap<(u32, u32, *const f64), Moves> = BTreeMap::new();
     let mut transfers = Transfers::new();
     for (stream, viewers) in demand {
         let (Some(&old), Some(&new)) = (before.0.streams.get(stream), after.0.streams.get(stream)) else { continue };
@@ -250,11 +253,7 @@ pub fn transfers(before: (&Scene, &Settled), after: (&Scene, &Settled), demand: 
     transfers
 }
 
-fn moves(
-    weights: &[f64],
-    old: &super::settle::Flow,
-    new: &super::settle::Flow,
-) -> BTreeMap<(RegionKey, RegionKey), f64> {
+fn moves(weights: &[f64], old: &super::settle::Flow, new: &super::settle::Flow) -> Moves {
     let mut moves = BTreeMap::new();
     for (cell, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
         if old.cell(cell) == new.cell(cell) {

@@ -12,7 +12,8 @@ use crate::simulate::tests::{THREE, database, figures, zone};
 use crate::steering::cost::{Costs, Distance, Site};
 
 /// Two more that are steered alike, one that is not, and one that nobody asks for.
-const FOUR: &str = "[stream.vod]\n[stream.pair]\nregions = [\"us\", \"eu\"]\n[stream.dull]\nregions = [\"ap\", \"eu\"]\n";
+const FOUR: &str =
+    "[stream.vod]\n[stream.pair]\nregions = [\"us\", \"eu\"]\n[stream.dull]\nregions = [\"ap\", \"eu\"]\n";
 const PARIS: (&str, f64, f64) = ("FR", 48.9, 2.3);
 const NEW_YORK: (&str, f64, f64) = ("US", 40.7, -74.0);
 
