@@ -2,6 +2,25 @@
 
 mod node;
 
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use meridian::config::{Shared, load_zones};
+use meridian::demand::Estimator;
+use meridian::demand::asked::Asked;
+use meridian::demand::layout::Layout;
+use meridian::demand::profile::Saved;
+use meridian::geo::{CellId, CountryCode, Database, Point};
+use meridian::health::Verdict;
+use meridian::pilot::run::Learned;
+use meridian::server::tap;
+use meridian::snapshot::{Served, Snapshot};
+use meridian::state::directory::Directory;
+use meridian::state::file::{self, Kind};
+use meridian::steering::learn;
 use node::{Files, LONDON, ZONE};
 use serde_json::Value;
 
@@ -291,6 +310,157 @@ fn simulate_with_names_that_are_none_is_wrong_usage() {
     }
     files.put("zones/stream.example.toml", SIZED.replace("London", "Nowhereville"));
     assert_eq!(run(&files, &["simulate"]).0, 1);
+}
+
+/// A state directory of a node that was asked for live, 10 times a second, from a cell near Aberdeen; and where that is. `scale`: what its
+/// regions told of queries.
+fn record(files: &Files, scale: Option<f64>) -> (PathBuf, Option<Point>) {
+    let loaded = load_zones(&[files.path("zones/stream.example.toml")], &Shared::default());
+    let zones = loaded.zones.into_iter().map(|zone| Served { zone: Arc::new(zone), serial: 1 }).collect();
+    let snapshot = Snapshot::compile(zones, &Arc::new(Database::bundled()), |_| Verdict::Up, None);
+    let (mut teller, reader) = tap::ring();
+    let (begin, start) = (Instant::now(), "2026-11-22T23:00:00Z".parse::<Timestamp>().unwrap());
+    let at = |second: u64| Timestamp::from_second(start.as_second() + second as i64).unwrap();
+    let layout = Layout::of(&snapshot);
+    let (aberdeen, cells) = (Point::new(57.1, -2.1).unwrap(), snapshot.geography().facts.iter().enumerate());
+    let british = cells.filter(|(_, facts)| facts.country == CountryCode::parse("GB") && facts.blocks > 0);
+    let far = |location: Option<Point>| location.map_or(f64::MAX, |location| location.distance_km(aberdeen));
+    let nearest = british.min_by(|(_, a), (_, b)| far(a.location).total_cmp(&far(b.location)));
+    let (cell, place) = nearest.map(|(cell, facts)| (CellId(cell as u16), facts.location)).unwrap();
+    let mut estimator = Estimator::new(vec![reader], layout, Saved::default(), 0.1, begin, at(0));
+    for second in 0..300 {
+        teller.begin(snapshot.epoch());
+        (0..10).for_each(|n| teller.tell(Asked::new(0, cell, (second * 10 + n) << 33)));
+        teller.publish();
+        estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1));
+    }
+    let mut saved = estimator.save(at(300));
+    if scale.is_some() {
+        saved.pilot.regions.insert("stream.example/eu".into(), Learned { scale, dwell_s: 600.0 });
+    }
+    let state = files.path("state");
+    std::fs::create_dir_all(&state).unwrap();
+    file::write(&state, Kind::Demand, &saved).unwrap();
+    (state, place)
+}
+
+/// Viewers at a place measured eu and us.
+fn measure(state: &Path, place: Option<Point>, eu_ms: f64, us_ms: f64) {
+    let mut learned = learn::Learned::new();
+    let at = "2026-11-22T23:05:00Z".parse().unwrap();
+    let (london, ashburn) = (Point::new(51.5, -0.1), Point::new(39.0, -77.5));
+    for n in 0..400u32 {
+        for (name, location, rtt_ms) in [("eu", london, eu_ms), ("us", ashburn, us_ms)] {
+            let sample = learn::Sample {
+                client: learn::Key::new(place, CountryCode::parse("GB"), Some(2856)),
+                cell: None,
+                block: learn::Block::of(Ipv4Addr::from(n << 8).into()),
+                region: learn::Region { zone: None, name, location },
+                rtt_ms,
+                loss: None,
+                reporter: learn::Reporter::of("beacon"),
+            };
+            learned.feed(&sample, at).unwrap();
+        }
+    }
+    file::write(state, Kind::Rtt, &learned.saved()).unwrap();
+}
+
+fn json_of(files: &Files, arguments: &[&str]) -> Value {
+    let (code, out, err) = run(files, &[arguments, &["--json"]].concat());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn simulate_on_what_a_node_recorded_says_so_and_leaves_its_directory_to_it() {
+    let files = Files::new(SIZED);
+    let (state, _) = record(&files, Some(0.5));
+    // The node works, and holds its directory.
+    let _held = Directory::open(&state, Duration::ZERO).unwrap();
+    let (code, out, err) = run(&files, &["simulate", "--state", "state", "--lose", "eu"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let first = out.lines().next().unwrap();
+    let (sessions, rest) = first.split_once(' ').unwrap();
+    assert!((sessions.parse::<f64>().unwrap() / 3000.0 - 1.0).abs() < 0.02, "10/s x 0.5 x 600 s: {first}");
+    assert_eq!(
+        rest,
+        "sessions, as recorded 2026-11-22 23:05 UTC; no scale of ap, us: the mean of the others; costs by distance, none is learned"
+    );
+    let json = json_of(&files, &["simulate", "--state", "state", "--demand", "1.3"]);
+    let load = |side: &str, region: &str| json[side]["regions"][region]["load_sessions"].as_f64().unwrap();
+    assert!(load("before", "eu") > 2_900.0 && load("before", "us") < 1.0, "{json}");
+    assert!((load("after", "eu") / load("before", "eu") - 1.3).abs() < 0.01, "{json}");
+    let json = json_of(&files, &["simulate", "--state", "state", "--total", "5000 sessions"]);
+    assert!((json["before"]["regions"]["eu"]["load_sessions"].as_f64().unwrap() - 5000.0).abs() < 10.0, "{json}");
+    let mut names: Vec<_> = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["demand.json", "lock"]);
+}
+
+#[test]
+fn simulate_without_a_scale_says_that_the_sum_is_assumed() {
+    let files = Files::new(SIZED);
+    record(&files, None);
+    let (code, out, _) = run(&files, &["simulate", "--state", "state"]);
+    assert!(
+        code == 0 && out.starts_with("35000 sessions assumed (70 % of the capacities written; no region has told yet")
+    );
+    let (code, out, _) = run(&files, &["simulate", "--state", "state", "--total", "900"]);
+    assert!(code == 0 && out.starts_with("900 sessions given, spread as recorded 2026-11-22 23:05 UTC"), "{out}");
+}
+
+#[test]
+fn simulate_sends_viewers_where_a_node_learned_that_it_costs_least() {
+    let files = Files::new(SIZED);
+    let (state, place) = record(&files, Some(0.5));
+    let share = || {
+        let json = json_of(&files, &["simulate", "--state", "state"]);
+        let us = json["before"]["regions"]["us"].clone();
+        (us["share"].as_f64().unwrap(), us["mean_ms"].as_f64())
+    };
+    assert_eq!(share(), (0.0, None));
+    measure(&state, place, 250.0, 40.0);
+    let (part, ms) = share();
+    assert!(part > 0.99 && ms.is_some_and(|ms| ms < 60.0), "{part} {ms:?}");
+    let (_, out, _) = run(&files, &["simulate", "--state", "state"]);
+    assert!(out.lines().next().unwrap().ends_with("; costs learned"), "{out}");
+}
+
+#[test]
+fn simulate_tells_of_a_state_directory_that_says_nothing_and_exits_1() {
+    let files = Files::new(SIZED);
+    let told = |expected: &str| {
+        let (code, out, err) = run(&files, &["simulate", "--state", "state"]);
+        assert_eq!((code, out.as_str()), (1, ""), "{expected}");
+        assert!(err.starts_with(&format!("meridian: {expected}")) && err.contains("help: "), "{err}");
+    };
+    told("--state state: there is no such directory");
+    let state = files.path("state");
+    std::fs::create_dir(&state).unwrap();
+    told("state/demand.json is not there: it would hold the queries/s of each stream");
+    record(&files, Some(0.5));
+    let sound = std::fs::read_to_string(state.join("demand.json")).unwrap();
+    files.put("state/demand.json", sound.replace("600.0", "900.0"));
+    told("state/demand.json cannot be used: its checksum does not fit");
+    files.put("state/demand.json", "{}");
+    told("state/demand.json cannot be used: it is not a state file of Meridian");
+    files.put("state/demand.json", sound.replacen("demand", "orders", 1));
+    told("state/demand.json cannot be used: it holds orders, not demand");
+    file::write(&state, Kind::Demand, &Saved::default()).unwrap();
+    told("state/demand.json: no query was recorded yet");
+    files.put("state/demand.json", &sound);
+    files.put("state/rtt.json", "meridian-state 1 rtt 00\n{}");
+    told("state/rtt.json cannot be used: its checksum does not fit");
+    let mut names: Vec<_> = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["demand.json", "rtt.json"], "nothing is set aside, and nothing locked");
+    std::fs::remove_file(state.join("rtt.json")).unwrap();
+    let (code, _, err) = run(&files, &["simulate", "--state", "state", "--at", "Tue 04:00"]);
+    assert!(code == 1 && err.contains("what is usual on Tue at 04:00 UTC is not known yet"), "{err}");
+    for wrong in [&["--at", "Sat 20:00"][..], &["--state", "state", "--at", "Saturday"]] {
+        assert_eq!(run(&files, &[&["simulate"], wrong].concat()).0, 2, "{wrong:?}");
+    }
 }
 
 #[test]

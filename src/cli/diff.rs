@@ -17,6 +17,7 @@ use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones};
 use crate::simulate::report::{NOBODY, Transfers, transfers};
 use crate::simulate::settle::Terms;
 use crate::simulate::{Basis, Settled, Side, World, words};
+use crate::steering::cost::Distance;
 
 /// Fewer viewers than this part of a stream are not told of.
 const LEAST: f64 = 5e-5;
@@ -155,15 +156,15 @@ impl Moves {
         }
         let database =
             load_database(node).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let world = World::of(worlds, &Arc::new(database)).map_err(|error| vec![error.to_string()])?;
+        let world = World::of(worlds, &Arc::new(database), &Distance).map_err(|error| vec![error.to_string()])?;
         let [old, new] = [&world.scenes[0], &world.scenes[1]];
-        let basis = Basis::of(total);
+        let basis = Basis::of(total, None);
         // A stream has as many viewers after as before.
-        let mut demand = basis.demand(new, |_| true);
-        demand.extend(basis.demand(old, |_| true));
+        let mut demand = basis.demand(&world, new, &|_| true);
+        demand.extend(basis.demand(&world, old, &|_| true));
         if let Some(total) = total {
             let each = total / demand.len() as f64;
-            demand.values_mut().for_each(|sessions| *sessions = each);
+            demand.values_mut().for_each(|viewers| viewers.sessions = each);
         }
         let open = vec![false; world.regions.len()];
         let before = Settled::of(&world, old, &Terms { demand: &demand, closed: &open, before: None });

@@ -14,6 +14,7 @@ pub mod feed;
 pub mod geoip;
 pub mod hands;
 pub mod log;
+pub mod recorded;
 pub mod serve;
 pub mod show;
 pub mod simulate;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::recorded::{Record, StateArgs};
 use super::show::{percent, table};
 use super::{FileArgs, complain, complain_of};
 use crate::config::settings::{SESSION_BITS, Zone};
@@ -40,9 +41,11 @@ pub struct SimulateArgs {
     /// With so many times the sessions
     #[arg(long, value_name = "TIMES", value_parser = times)]
     demand: Option<f64>,
-    /// Sessions in all before, such as "30000 sessions" [default: 70 % of the capacities]
+    /// Sessions in all before, such as "30000 sessions" [default: as recorded, or 70 % of the capacities]
     #[arg(long, value_name = "SESSIONS")]
     total: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
     /// Every single loss, the worst first, and which region is too small then
     #[arg(long)]
     all_n_1: bool,
@@ -116,7 +119,10 @@ impl Simulation {
     /// Errors: exit code and words.
     fn of(args: &SimulateArgs, added: &[Added], files: Files) -> Result<Simulation, (u8, String)> {
         let wrong = |error: String| (2, error);
-        let zones = chosen(files.zones, args.zone.as_deref()).map_err(wrong)?;
+        let all: Vec<Arc<Zone>> = files.zones.into_iter().map(Arc::new).collect();
+        let record = args.state.read(&all, &files.rtt, &files.database).map_err(|error| (1, error))?;
+        let Record { recorded, costs } = record;
+        let zones = chosen(all, args.zone.as_deref()).map_err(wrong)?;
         let session_bits = zones.first().map_or(SESSION_BITS, |zone| zone.session_bits);
         let total = args.total.as_ref().map(|text| total(text, session_bits)).transpose().map_err(wrong)?;
         let mut worlds = vec![zones.clone()];
@@ -124,16 +130,16 @@ impl Simulation {
             let more = zones.iter().map(|zone| change::with(zone, added).map(Arc::new));
             worlds.push(more.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(format!("--add: {error}")))?);
         }
-        let world = World::of(worlds, &files.database).map_err(|error| (1, error.to_string()))?;
+        let world = World::of(worlds, &files.database, costs.costs()).map_err(|error| (1, error.to_string()))?;
         let [before, after] = ends(&world);
         let streams = args.stream.as_ref().map(|name| demand::streams_of(before, name)).transpose().map_err(wrong)?;
-        let basis = Basis::of(total);
-        let first = basis.demand(before, |key| streams.as_ref().is_none_or(|streams| streams.contains(key)));
+        let basis = Basis::of(total, recorded);
+        let first = basis.demand(&world, before, &|key| streams.as_ref().is_none_or(|streams| streams.contains(key)));
         if before.weights().iter().sum::<f64>() <= 0.0 {
             return Err((1, "no loaded database places any address: nobody is anywhere".to_owned()));
         }
         let factor = args.demand.unwrap_or(1.0);
-        let second: Demand = first.iter().map(|(key, sessions)| (key.clone(), sessions * factor)).collect();
+        let second: Demand = first.iter().map(|(key, viewers)| (key.clone(), viewers.times(factor))).collect();
         let mut closed = vec![false; world.regions.len()];
         for name in args.lose.iter().chain(&args.drain) {
             closed[usize::from(world.region(name).map_err(wrong)?)] = true;
@@ -152,7 +158,7 @@ impl Simulation {
             Side::of(&world, after, &again, &second, &closed, then),
         ];
         Ok(Simulation {
-            basis: basis.words(before, &first),
+            basis: basis.words(before, &first) + costs.words(),
             demand: [first, second],
             settled: [settled, again],
             sides,
@@ -381,8 +387,7 @@ fn ends(world: &World) -> [&Scene; 2] {
 }
 
 /// All zones, or the one of a name. Errors are in words.
-fn chosen(zones: Vec<Zone>, name: Option<&str>) -> Result<Vec<Arc<Zone>>, String> {
-    let all: Vec<Arc<Zone>> = zones.into_iter().map(Arc::new).collect();
+fn chosen(all: Vec<Arc<Zone>>, name: Option<&str>) -> Result<Vec<Arc<Zone>>, String> {
     let Some(name) = name else { return Ok(all) };
     let wanted = name.trim_end_matches('.').to_lowercase();
     let found: Vec<Arc<Zone>> = all.iter().filter(|zone| *zone.label() == *wanted).cloned().collect();

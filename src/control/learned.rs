@@ -1,5 +1,6 @@
 //! What was learned of round-trip times, beside the loop: shared by who feeds it and who plans by it, never by who answers.
 
+use std::borrow::Borrow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::config::rtt::Imported;
+use crate::config::settings::Zone;
 use crate::geo::{Database, Point};
 use crate::journal::Journal;
 use crate::state::file::Kind;
@@ -75,6 +77,15 @@ pub async fn keep(learned: Shared, shelf: Option<Shelf>, stop: CancellationToken
             return;
         }
     }
+}
+
+/// What imported rows say of places, where the zones have their regions.
+pub fn table_of<Z: Borrow<Zone>>(rows: &[Imported], database: &Database, zones: &[Z]) -> Table {
+    let region = |name: &str| {
+        let mut regions = zones.iter().flat_map(|zone| &zone.borrow().regions);
+        regions.find(|region| *region.name == *name).and_then(|region| region.location)
+    };
+    table(rows, database, region)
 }
 
 /// What imported rows say of places. `region`: where a region is; rows of regions that are nowhere teach no penalty.

@@ -256,11 +256,7 @@ impl Loader {
 
     /// Computed before the lock is taken.
     fn import(&self, rows: &[Imported], database: &Database, zones: &[Zone]) {
-        let region = |name: &str| {
-            let found = zones.iter().flat_map(|zone| &zone.regions).find(|region| *region.name == *name);
-            found.and_then(|region| region.location)
-        };
-        let table = learned::table(rows, database, region);
+        let table = learned::table_of(rows, database, zones);
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).import(table);
     }
 

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::warn;
 
-use crate::demand::layout::{Cells, Group, Layout};
+use crate::demand::layout::Layout;
 use crate::demand::profile::Saved;
 use crate::demand::{Estimator, calendar};
-use crate::geo::{CellId, Place};
 use crate::pilot::{Demand, Pilot, View};
 use crate::server::tap::Reader;
 use crate::snapshot::Snapshot;
@@ -115,14 +114,14 @@ impl Live {
         match &mut self.estimator {
             Some(_) if kin => {}
             Some(estimator) => {
-                estimator.adopt(layout(snapshot), now);
+                estimator.adopt(Layout::of(snapshot), now);
                 self.rates.0.clear();
             }
             None => {
                 let readers = self.taps.take();
                 if !readers.is_empty() {
                     let saved = self.saved.clone();
-                    self.estimator = Some(Estimator::new(readers, layout(snapshot), saved, PRIOR, now, at));
+                    self.estimator = Some(Estimator::new(readers, Layout::of(snapshot), saved, PRIOR, now, at));
                 }
             }
         }
@@ -261,24 +260,4 @@ impl Senses for Live {
     fn end(&mut self, at: Timestamp) {
         self.write(at);
     }
-}
-
-/// Groups and cells as the estimator knows them.
-fn layout(snapshot: &Snapshot) -> Layout {
-    let groups = snapshot.groups().iter().map(|group| {
-        let stream = snapshot.stream(group.streams[0]);
-        let name: Arc<str> = snapshot.settings_of(stream).owner.to_lowercase().to_ascii().into();
-        Group { name, ttl_s: f64::from(stream.ttl) }
-    });
-    let place = |facts: &crate::steering::cells::Facts| Place {
-        location: facts.location,
-        country: facts.country,
-        network: None,
-        weight: u64::from(facts.blocks),
-        v4_blocks: facts.blocks,
-        truth: Arc::new([]),
-    };
-    let places: Vec<Place> = snapshot.geography().facts.iter().map(place).collect();
-    let cells = Cells::of(places.len(), (0..).map(CellId).zip(&places));
-    Layout { epoch: snapshot.epoch(), groups: groups.collect(), cells: Arc::new(cells) }
 }

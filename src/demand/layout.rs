@@ -10,6 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::geo::{CellId, CountryCode, Place};
+use crate::snapshot::Snapshot;
+use crate::steering::cells::Facts;
 
 /// Squares that are told apart; those with fewer addresses count as the rest of their country.
 pub const MAX_SQUARES: usize = 3000;
@@ -86,6 +88,19 @@ pub struct Group {
     pub ttl_s: f64,
 }
 
+impl Group {
+    /// A group of a snapshot, by its number; named by the first of its streams.
+    fn of(snapshot: &Snapshot, number: u32) -> Group {
+        let first = snapshot.groups()[number as usize].streams[0];
+        Group { name: name(snapshot, first), ttl_s: f64::from(snapshot.stream(first).ttl) }
+    }
+}
+
+/// By which a group is known again whose first stream is this one, of those of a snapshot.
+pub fn name(snapshot: &Snapshot, stream: u32) -> Arc<str> {
+    snapshot.settings_of(snapshot.stream(stream)).owner.to_lowercase().to_ascii().into()
+}
+
 /// The cells of one load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cells {
@@ -145,6 +160,20 @@ impl Cells {
         Cells { weight: weight.into(), square, squares: squares.into(), square_weight: square_weight.into() }
     }
 
+    /// Those of a geography, by what is known of each.
+    pub fn of_facts(facts: &[Facts]) -> Cells {
+        let place = |facts: &Facts| Place {
+            location: facts.location,
+            country: facts.country,
+            network: None,
+            weight: u64::from(facts.blocks),
+            v4_blocks: facts.blocks,
+            truth: Arc::new([]),
+        };
+        let places: Vec<Place> = facts.iter().map(place).collect();
+        Cells::of(places.len(), (0..).map(CellId).zip(&places))
+    }
+
     pub fn count(&self) -> usize {
         self.weight.len()
     }
@@ -189,6 +218,14 @@ pub struct Layout {
     pub groups: Vec<Group>,
     /// Shared between loads that have the same.
     pub cells: Arc<Cells>,
+}
+
+impl Layout {
+    pub fn of(snapshot: &Snapshot) -> Layout {
+        let groups = (0..snapshot.groups().len() as u32).map(|number| Group::of(snapshot, number)).collect();
+        let cells = Arc::new(Cells::of_facts(&snapshot.geography().facts));
+        Layout { epoch: snapshot.epoch(), groups, cells }
+    }
 }
 
 #[cfg(test)]

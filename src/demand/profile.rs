@@ -37,6 +37,20 @@ fn slot_of(hour: i64) -> usize {
     hour.rem_euclid(HOURS as i64) as usize
 }
 
+/// Some instant at a time of the week, UTC, written as `Sat 20:00`; `None` for what is written otherwise.
+pub fn time_of_week(text: &str) -> Option<Timestamp> {
+    const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let (day, time) = text.trim().split_once(' ')?;
+    let day = DAYS.iter().position(|name| day.eq_ignore_ascii_case(name))? as i64;
+    let (hour, minute) = time.trim_start().split_once(':')?;
+    let number = |text: &str, below: i64| {
+        let is_plain = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|number| is_plain && *number < below)
+    };
+    let minutes = (day * 24 + number(hour, 24)?) * 60 + number(minute, 60)?;
+    Timestamp::from_second(minutes * 60 - 3 * 24 * HOUR_S).ok()
+}
+
 /// A mean for each hour of a week. 16 bits each in the file: the upper half of an f32, exact to 0.4 %.
 #[derive(Clone, PartialEq)]
 pub struct Week(Box<[Option<f32>]>);
@@ -265,6 +279,21 @@ mod tests {
         assert_eq!(slot_of(hour_of(at("2026-11-23T00:00:00Z"))), 0);
         assert_eq!(slot_of(hour_of(at("2026-11-22T23:59:59Z"))), 167);
         assert_eq!(slot_of(hour_of(at("1960-01-04T01:00:00Z"))), 1, "before 1970 too");
+    }
+
+    #[test]
+    fn a_time_of_the_week_is_day_and_clock() {
+        let slot = |text: &str| time_of_week(text).map(|at| slot_of(hour_of(at)));
+        assert_eq!((slot("Mon 00:00"), slot("sun 23:59"), slot(" Sat 20:00")), (Some(0), Some(167), Some(140)));
+        assert_eq!(
+            time_of_week("Wed 7:30").map(|at| at.strftime("%a %H:%M").to_string()).as_deref(),
+            Some("Wed 07:30")
+        );
+        for text in
+            ["", "Sat", "Sat 24:00", "Sat 20:60", "Saturday 20:00", "Sat 20", "Sat +1:00", "20:00 Sat", "Sat 020:00"]
+        {
+            assert_eq!(time_of_week(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::flow::{Flow, Push};
 use super::heritage::Heritage;
 use super::market::{Market, MarketRegion};
 use super::publish::NEARLY_FULL;
-use super::scales::Scales;
+use super::scales::{RANGE, Scales};
 use super::view::{MarketView, RegionView, Scaling, Stage};
 
 /// How far ahead loads are planned, s.
@@ -57,6 +57,17 @@ pub struct Learned {
     pub scale: Option<f64>,
     /// Mean length of a session, s.
     pub dwell_s: f64,
+}
+
+impl Learned {
+    /// Within the bounds that learning keeps, whatever a file says.
+    pub fn sound(self) -> Learned {
+        let scale = self.scale.filter(|scale| *scale > 0.0 && scale.is_finite());
+        Learned {
+            scale: scale.map(|scale| scale.clamp(RANGE.0, RANGE.1)),
+            dwell_s: Flow::restored(self.dwell_s).dwell_s(),
+        }
+    }
 }
 
 /// Which regions may be sent to.

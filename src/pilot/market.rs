@@ -59,7 +59,8 @@ impl MarketRegion {
         format!("{}/{}", self.zone, self.name).into()
     }
 
-    fn site(&self) -> Site<'_> {
+    /// What its costs depend on.
+    pub fn site(&self) -> Site<'_> {
         Site { zone: &self.zone, name: &self.name, location: self.location }
     }
 }

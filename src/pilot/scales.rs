@@ -11,7 +11,7 @@ use super::heritage::Heritage;
 const MEMORY_S: f64 = 60.0;
 /// Bounds: a player that resolves anew with every TTL asks a hundred times in one session, and one cached answer serves
 /// hundreds of viewers.
-const RANGE: (f64, f64) = (0.001, 1000.0);
+pub(super) const RANGE: (f64, f64) = (0.001, 1000.0);
 /// Starts that make no difference, of a region's part of all: where hardly anybody is sent, chance decides.
 const FEW: f64 = 0.05;
 /// How much a region's starts may differ from what is expected in one step of learning.

@@ -4,11 +4,11 @@
 //! ```text
 //! zones as they are ──┐                         ┌─► Settled (before) ─┐
 //! zones as they may be┴─► World: Scene × Market ┴─► Settled (after) ──┴─► report, audit, compare, picture
-//! Demand: sessions a stream, spread by addresses ─┘
+//! Demand: sessions by stream and cell ────────────┘
 //! ```
 //!
 //! * [`scene`]: zones compiled to be looked at: cells that all have in common, regions by name, markets.
-//! * [`demand`]: how many sessions each stream has.
+//! * [`demand`]: how many sessions each stream has, and where. [`recorded`]: as a node recorded it.
 //! * [`settle`]: who is served where once all has settled, by the pilot's markets and solver.
 //! * [`report`]: load, share, distance and money of each region; who moved.
 //! * [`audit`]: every single loss.
@@ -22,12 +22,14 @@ pub mod audit;
 pub mod change;
 pub mod demand;
 pub mod picture;
+pub mod recorded;
 pub mod report;
 pub mod scene;
 pub mod settle;
 pub mod words;
 
 pub use demand::{Basis, Demand};
+pub use recorded::Recorded;
 pub use report::Side;
 pub use scene::{Scene, World};
 pub use settle::Settled;

@@ -99,12 +99,12 @@ fn map<'a>(area: &Area<'a>, world: &World, panel: &Panel<'_>) -> Painted<'a> {
 /// By square (its south-western corner): the region that serves most of its viewers.
 fn owners(panel: &Panel<'_>) -> BTreeMap<(i32, i32), Option<RegionKey>> {
     let mut served: BTreeMap<(i32, i32), BTreeMap<Option<RegionKey>, f64>> = BTreeMap::new();
-    let weights = panel.scene.weights();
     for (cell, facts) in panel.scene.facts().iter().enumerate() {
         let Some(point) = facts.location.filter(|at| facts.blocks > 0 && at.lat() > f64::from(SOUTH)) else { continue };
         let square = served.entry(corner(point)).or_default();
-        for (sessions, flow) in panel.settled.sessions.iter().zip(&panel.settled.flows) {
-            let (viewers, parts) = (sessions * weights[cell], flow.cell(cell));
+        let groups = panel.settled.sessions.iter().zip(&panel.settled.shapes).zip(&panel.settled.flows);
+        for ((sessions, shape), flow) in groups {
+            let (viewers, parts) = (sessions * shape[cell], flow.cell(cell));
             for &(region, part) in parts {
                 *square.entry(Some(region)).or_default() += viewers * f64::from(part);
             }

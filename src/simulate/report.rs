@@ -62,7 +62,7 @@ pub struct Figures {
 pub struct Path {
     pub mean_km: Option<f64>,
     pub p95_km: Option<f64>,
-    /// As predicted from the distance, without bias and price.
+    /// As distance or measurements have it, without bias and price.
     pub mean_ms: Option<f64>,
     pub p95_ms: Option<f64>,
 }
@@ -92,13 +92,13 @@ impl Side {
         closed: &[bool],
         before: Option<(&Scene, &Settled)>,
     ) -> Side {
-        let weights = scene.weights();
         let facts = scene.facts();
         let mut regions = bare(world, scene, settled, closed);
-        let mut trips: Vec<Vec<(f32, f32)>> = vec![Vec::new(); world.regions.len()];
+        let mut trips: Vec<Vec<Trip>> = vec![Vec::new(); world.regions.len()];
         let (mut sessions, mut served) = (0.0, 0.0);
-        for (count, flow) in settled.sessions.iter().zip(&settled.flows) {
-            for (cell, weight) in weights.iter().enumerate().filter(|(_, weight)| count * **weight > 0.0) {
+        for (group, (count, flow)) in settled.sessions.iter().zip(&settled.flows).enumerate() {
+            let shape = settled.shapes[group].iter().enumerate();
+            for (cell, weight) in shape.filter(|(_, weight)| count * **weight > 0.0) {
                 let viewers = count * weight;
                 sessions += viewers;
                 for &(key, part) in flow.cell(cell) {
@@ -107,7 +107,9 @@ impl Side {
                     region.load += load;
                     served += load;
                     if let Some((client, region)) = facts[cell].location.zip(region.location) {
-                        trips[usize::from(key)].push((client.distance_km(region) as f32, load as f32));
+                        let km = client.distance_km(region);
+                        let ms = scene.cost(group, cell, key).unwrap_or(ms_over(km) as f32);
+                        trips[usize::from(key)].push(Trip { km: km as f32, ms, viewers: load as f32 });
                     }
                 }
             }
@@ -130,7 +132,7 @@ impl Side {
         side
     }
 
-    fn measure(&mut self, mut trips: Vec<Vec<(f32, f32)>>) {
+    fn measure(&mut self, mut trips: Vec<Vec<Trip>>) {
         for (region, trips) in self.regions.iter_mut().zip(&mut trips) {
             if let Some(region) = region {
                 region.path = path(trips);
@@ -201,48 +203,57 @@ fn bare(world: &World, scene: &Scene, settled: &Settled, closed: &[bool]) -> Vec
     regions
 }
 
-/// Of trips in km and how many viewers make each.
-fn path(trips: &mut [(f32, f32)]) -> Path {
-    let all: f64 = trips.iter().map(|(_, viewers)| f64::from(*viewers)).sum();
+/// Of so many viewers of a cell, to the region that serves them.
+#[derive(Clone, Copy)]
+struct Trip {
+    km: f32,
+    ms: f32,
+    viewers: f32,
+}
+
+fn path(trips: &mut [Trip]) -> Path {
+    let all: f64 = trips.iter().map(|trip| f64::from(trip.viewers)).sum();
     if all <= 0.0 {
         return Path::default();
     }
-    let mean = trips.iter().map(|(km, viewers)| f64::from(*km) * f64::from(*viewers)).sum::<f64>() / all;
-    trips.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    let mut below = 0.0;
-    let is_95th = |&&(_, viewers): &&(f32, f32)| {
-        below += f64::from(viewers);
-        below >= 0.95 * all
+    let mut of = |value: fn(&Trip) -> f32| {
+        let mean = trips.iter().map(|trip| f64::from(value(trip)) * f64::from(trip.viewers)).sum::<f64>() / all;
+        trips.sort_unstable_by(|a, b| value(a).total_cmp(&value(b)));
+        let mut below = 0.0;
+        let is_95th = |trip: &&Trip| {
+            below += f64::from(trip.viewers);
+            below >= 0.95 * all
+        };
+        let p95 = trips.iter().find(is_95th).or(trips.last()).map(|trip| f64::from(value(trip)));
+        (Some(mean), p95)
     };
-    let p95 = trips.iter().find(is_95th).or(trips.last()).map(|(km, _)| f64::from(*km));
-    // Round-trip times grow with the distance, and evenly: so do their mean and their percentiles.
-    Path { mean_km: Some(mean), p95_km: p95, mean_ms: Some(ms_over(mean)), p95_ms: p95.map(ms_over) }
+    let ((mean_km, p95_km), (mean_ms, p95_ms)) = (of(|trip| trip.km), of(|trip| trip.ms));
+    Path { mean_km, p95_km, mean_ms, p95_ms }
 }
 
-/// Of each stream's viewers, who goes from where to where: parts by (from, to).
-pub type Transfers = BTreeMap<super::scene::StreamKey, BTreeMap<(RegionKey, RegionKey), f64>>;
+/// Of each stream's viewers, who goes from where to where.
+pub type Transfers = BTreeMap<super::scene::StreamKey, Moves>;
+
+/// Parts by (from, to).
+pub type Moves = BTreeMap<(RegionKey, RegionKey), f64>;
 
 /// Between two settled scenes, for the streams that both have. In a cell whose viewers leave several regions for several
 /// others, each that gains takes of each that loses in proportion.
 pub fn transfers(before: (&Scene, &Settled), after: (&Scene, &Settled), demand: &Demand) -> Transfers {
-    let weights = after.0.weights();
-    let mut known: BTreeMap<(u32, u32), BTreeMap<(RegionKey, RegionKey), f64>> = BTreeMap::new();
+    // Streams that are steered alike mostly share their shape too.
+    let mut known: BTreeMap<(u32, u32, *const f64), Moves> = BTreeMap::new();
     let mut transfers = Transfers::new();
-    for stream in demand.keys() {
+    for (stream, viewers) in demand {
         let (Some(&old), Some(&new)) = (before.0.streams.get(stream), after.0.streams.get(stream)) else { continue };
         let moves = known
-            .entry((old, new))
-            .or_insert_with(|| moves(&weights, &before.1.flows[old as usize], &after.1.flows[new as usize]));
+            .entry((old, new, viewers.shape.as_ptr()))
+            .or_insert_with(|| moves(&viewers.shape, &before.1.flows[old as usize], &after.1.flows[new as usize]));
         transfers.insert(stream.clone(), moves.clone());
     }
     transfers
 }
 
-fn moves(
-    weights: &[f64],
-    old: &super::settle::Flow,
-    new: &super::settle::Flow,
-) -> BTreeMap<(RegionKey, RegionKey), f64> {
+fn moves(weights: &[f64], old: &super::settle::Flow, new: &super::settle::Flow) -> Moves {
     let mut moves = BTreeMap::new();
     for (cell, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
         if old.cell(cell) == new.cell(cell) {
@@ -272,7 +283,7 @@ fn moves(
 fn moved_share(transfers: &Transfers, demand: &Demand) -> f64 {
     let (mut moved, mut all) = (0.0, 0.0);
     for (stream, moves) in transfers {
-        let sessions = demand.get(stream).copied().unwrap_or(0.0);
+        let sessions = demand.get(stream).map_or(0.0, |viewers| viewers.sessions);
         moved += sessions * moves.values().sum::<f64>();
         all += sessions;
     }

@@ -9,10 +9,10 @@ use crate::config::nearest;
 use crate::config::settings::Zone;
 use crate::geo::Database;
 use crate::load::known::Known;
-use crate::pilot::market::Market;
+use crate::pilot::market::{Market, MarketRegion};
 use crate::snapshot::{Served, Snapshot};
 use crate::steering::cells::Facts;
-use crate::steering::cost::Distance;
+use crate::steering::cost::{Costs, Site};
 
 /// More different plans are not looked at at once: each has a ranking for each of some ten thousand cells.
 const MAX_PLANS: usize = 256;
@@ -38,6 +38,8 @@ pub struct Scene {
     pub markets: Vec<Market>,
     /// By market and column.
     pub keys: Vec<Vec<RegionKey>>,
+    /// By market: ms from each cell to each of its columns, cell after cell, without bias and price.
+    costs: Vec<Vec<f32>>,
     /// The group of each stream.
     pub streams: HashMap<StreamKey, u32>,
     /// By group: its market.
@@ -71,7 +73,7 @@ impl std::error::Error for TooMuch {}
 
 impl World {
     /// Takes about as long as to load the zones, and for each scene 0.1 s for each 40,000 cells of groups.
-    pub fn of(worlds: Vec<Vec<Arc<Zone>>>, database: &Arc<Database>) -> Result<World, TooMuch> {
+    pub fn of(worlds: Vec<Vec<Arc<Zone>>>, database: &Arc<Database>, costs: &dyn Costs) -> Result<World, TooMuch> {
         let serve = |zone| Served { zone, serial: 1 };
         let worlds = worlds.into_iter().map(|zones| zones.into_iter().map(serve).collect()).collect();
         let snapshots = Snapshot::survey(worlds, database, MAX_PLANS).ok_or(TooMuch::Plans)?;
@@ -87,7 +89,7 @@ impl World {
             if rows > MAX_ROWS {
                 return Err(TooMuch::Rows(rows));
             }
-            let (markets, too_large) = Market::all(&snapshot, known, &Distance);
+            let (markets, too_large) = Market::all(&snapshot, known, costs);
             if let Some(why) = too_large.first() {
                 return Err(TooMuch::Market(why.to_string()));
             }
@@ -105,7 +107,7 @@ impl World {
         let key = |label: &String| regions.binary_search(label).expect("all labels are among the regions") as RegionKey;
         let scene = |(snapshot, markets, labels): (Snapshot, Vec<Market>, Vec<Vec<String>>)| {
             let keys = labels.iter().map(|labels| labels.iter().map(key).collect()).collect();
-            Scene::new(snapshot, markets, keys)
+            Scene::new(snapshot, markets, keys, costs)
         };
         let scenes = scenes.into_iter().map(scene).collect();
         Ok(World { scenes, regions })
@@ -139,7 +141,7 @@ impl World {
 }
 
 impl Scene {
-    fn new(snapshot: Snapshot, markets: Vec<Market>, keys: Vec<Vec<RegionKey>>) -> Scene {
+    fn new(snapshot: Snapshot, markets: Vec<Market>, keys: Vec<Vec<RegionKey>>, costs: &dyn Costs) -> Scene {
         let mut market_of = vec![None; snapshot.groups().len()];
         for (number, market) in (0..).zip(&markets) {
             market.groups.iter().for_each(|member| market_of[member.group as usize] = Some(number));
@@ -149,7 +151,20 @@ impl Scene {
             ((zone.name.clone(), zone.streams[stream.stream as usize].owner.clone()), stream.group)
         };
         let streams = snapshot.streams().iter().map(key).collect();
-        Scene { markets, keys, streams, market_of, snapshot }
+        let of = |market: &Market| {
+            let sites: Vec<Site<'_>> = market.regions.iter().map(MarketRegion::site).collect();
+            let mut out = Vec::new();
+            costs.fill(&snapshot.geography().facts, &sites, &mut out);
+            out
+        };
+        Scene { costs: markets.iter().map(of).collect(), markets, keys, streams, market_of, snapshot }
+    }
+
+    /// ms from a cell to a region that a group may be sent to, without bias and price.
+    pub fn cost(&self, group: usize, cell: usize, region: RegionKey) -> Option<f32> {
+        let market = (*self.market_of.get(group)?)? as usize;
+        let column = self.keys[market].iter().position(|key| *key == region)?;
+        self.costs[market].get(cell * self.keys[market].len() + column).copied()
     }
 
     /// By cell; the same for all scenes of a world.

@@ -1,12 +1,14 @@
 //! Who is served where once all has settled.
 
+use std::sync::Arc;
+
 use crate::config::settings::Policy;
 use crate::geo::CellId;
 use crate::pilot::market::{Market, MarketGroup};
 use crate::steering::pick::{self, Mask};
 use crate::steering::solve::{Mix, Problem, Solver, Supply, Table};
 
-use super::demand::Demand;
+use super::demand::{Demand, Viewers};
 use super::scene::{RegionKey, Scene, World};
 
 /// How long a session lasts, s. All that settles is in proportion to it, so any would do.
@@ -16,6 +18,8 @@ const DWELL_S: f64 = 1200.0;
 pub struct Settled {
     /// By group of the snapshot: sessions.
     pub sessions: Vec<f64>,
+    /// By group of the snapshot, by cell: its part of the sessions.
+    pub shapes: Vec<Arc<[f64]>>,
     /// By group of the snapshot.
     pub flows: Vec<Flow>,
     /// By region of the world, ms; `None` where it has no capacity, or is not in the scene.
@@ -61,24 +65,31 @@ pub struct Terms<'a> {
 
 impl Settled {
     pub fn of(world: &World, scene: &Scene, terms: &Terms<'_>) -> Settled {
-        let weights = scene.weights();
-        let mut sessions = vec![0.0; scene.snapshot.groups().len()];
-        for (stream, count) in terms.demand {
+        let mut groups: Vec<Option<Viewers>> = vec![None; scene.snapshot.groups().len()];
+        for (stream, viewers) in terms.demand {
             if let Some(group) = scene.streams.get(stream) {
-                sessions[*group as usize] += count;
+                let group = &mut groups[*group as usize];
+                *group = Some(group.as_ref().map_or_else(|| viewers.clone(), |so_far| so_far.with(viewers)));
             }
         }
+        let nobody = Viewers { sessions: 0.0, shape: scene.weights().into() };
+        let (sessions, shapes): (Vec<f64>, Vec<Arc<[f64]>>) = groups
+            .into_iter()
+            .map(|viewers| viewers.unwrap_or_else(|| nobody.clone()))
+            .map(|viewers| (viewers.sessions, viewers.shape))
+            .unzip();
         let mut settled = Settled {
             sessions: vec![],
+            shapes: vec![],
             flows: vec![Flow::default(); sessions.len()],
             prices: vec![None; world.regions.len()],
             gap: 0.0,
         };
         for (market, keys) in scene.markets.iter().zip(&scene.keys) {
-            let part = Part { scene, market, keys, weights: &weights, sessions: &sessions };
+            let part = Part { scene, market, keys, shapes: &shapes, sessions: &sessions };
             part.settle(terms, &mut settled);
         }
-        settled.sessions = sessions;
+        (settled.sessions, settled.shapes) = (sessions, shapes);
         settled
     }
 }
@@ -88,7 +99,7 @@ struct Part<'a> {
     scene: &'a Scene,
     market: &'a Market,
     keys: &'a [RegionKey],
-    weights: &'a [f64],
+    shapes: &'a [Arc<[f64]>],
     sessions: &'a [f64],
 }
 
@@ -108,7 +119,7 @@ impl Part<'_> {
         let mut fixed = vec![0.0; count];
         for member in &self.market.groups {
             let rate = self.sessions[member.group as usize] / DWELL_S;
-            for (cell, weight) in self.weights.iter().enumerate() {
+            for (cell, weight) in self.shapes[member.group as usize].iter().enumerate() {
                 match self.way(member, cell, &closed) {
                     Way::Priced(row) => demand[row] = rate * weight,
                     Way::Fixed(parts) => {
@@ -146,7 +157,7 @@ impl Part<'_> {
         }
         for member in &self.market.groups {
             let flow = &mut settled.flows[member.group as usize];
-            for cell in 0..self.weights.len() {
+            for cell in 0..self.scene.facts().len() {
                 match self.way(member, cell, &closed) {
                     Way::Priced(row) => {
                         let mix = solution.table.row(row);
@@ -189,7 +200,7 @@ impl Part<'_> {
             let Some(first) = member.first_row else { continue };
             let Some(group) = self.group_before(member.group, scene) else { continue };
             let flow = &before.flows[group as usize];
-            for cell in 0..self.weights.len() {
+            for cell in 0..self.scene.facts().len() {
                 let column = |region| self.keys.iter().position(|key| *key == region).map(|column| column as u8);
                 let parts = flow.cell(cell).iter();
                 let parts = parts.filter_map(|&(region, part)| Some((column(region)?, f64::from(part))));

@@ -10,8 +10,9 @@ use super::*;
 use crate::config::settings::Zone;
 use crate::config::{Shared, read_zone};
 use crate::geo::Database;
+use crate::steering::cost::Distance;
 
-const THREE: &str = r#"
+pub(super) const THREE: &str = r#"
     zone = "stream.example"
     ns   = ["ns1.example.net"]
     session = "5Mbps"
@@ -31,19 +32,19 @@ const THREE: &str = r#"
     [stream.live]
 "#;
 
-fn database() -> Arc<Database> {
+pub(super) fn database() -> Arc<Database> {
     static BUNDLED: OnceLock<Arc<Database>> = OnceLock::new();
     Arc::clone(BUNDLED.get_or_init(|| Arc::new(Database::bundled())))
 }
 
-fn zone(text: &str) -> Arc<Zone> {
+pub(super) fn zone(text: &str) -> Arc<Zone> {
     let read = read_zone("zone.toml".as_ref(), text.into(), 0, &Shared::default());
     Arc::new(read.zone.unwrap_or_else(|| panic!("a sound zone: {:?}", read.faults)))
 }
 
 /// A world of zones that are or may be.
 fn world(worlds: &[&str]) -> World {
-    World::of(worlds.iter().map(|text| vec![zone(text)]).collect(), &database()).unwrap()
+    World::of(worlds.iter().map(|text| vec![zone(text)]).collect(), &database(), &Distance).unwrap()
 }
 
 fn closed(world: &World, names: &[&str]) -> Vec<bool> {
@@ -60,18 +61,18 @@ fn settled(world: &World, demand: &Demand, gone: &[&str], before: Option<&Settle
 }
 
 fn even(world: &World, total: f64) -> Demand {
-    Basis::Total(total).demand(&world.scenes[0], |_| true)
+    Basis::Total(total).demand(world, &world.scenes[0], &|_| true)
 }
 
-fn figures<'a>(world: &World, side: &'a Side, name: &str) -> &'a Figures {
+pub(super) fn figures<'a>(world: &World, side: &'a Side, name: &str) -> &'a Figures {
     side.regions[usize::from(world.region(name).unwrap())].as_ref().unwrap()
 }
 
 #[test]
 fn without_a_total_regions_are_as_full_as_they_become_for_nothing() {
     let world = world(&[THREE]);
-    let demand = Basis::UNKNOWN.demand(&world.scenes[0], |_| true);
-    assert!((demand.values().sum::<f64>() - 21_000.0).abs() < 1e-6);
+    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], &|_| true);
+    assert!((demand::sum(&demand) - 21_000.0).abs() < 1e-6);
     let (settled, side) = settled(&world, &demand, &[], None);
     assert!((side.regions.iter().flatten().map(|region| region.load).sum::<f64>() - 21_000.0).abs() < 1.0);
     assert!(!side.is_too_much() && side.moved_share == 0.0 && side.unserved == 0.0);
@@ -117,7 +118,7 @@ fn more_than_the_others_can_take_is_too_much_and_the_audit_says_by_how_much() {
 #[test]
 fn streams_without_capacity_are_reported_too_and_go_to_the_nearest() {
     let world = world(&[&THREE.replace("capacity", "# capacity").replace("session =", "# session =")]);
-    let demand = Basis::UNKNOWN.demand(&world.scenes[0], |_| true);
+    let demand = Basis::UNKNOWN.demand(&world, &world.scenes[0], &|_| true);
     let (_, side) = settled(&world, &demand, &[], None);
     let shares: Vec<f64> = side.regions.iter().flatten().map(|region| region.share).collect();
     assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-4 && shares.iter().all(|share| *share > 0.05), "{shares:?}");
@@ -137,7 +138,7 @@ fn other_policies_keep_their_order_and_their_weights_and_bring_their_load() {
     let scene = &world.scenes[0];
     let of = |name: &str, gone: &[&str]| {
         let streams = demand::streams_of(scene, name).unwrap();
-        let demand = Basis::Total(8_000.0).demand(scene, |key| streams.contains(key));
+        let demand = Basis::Total(8_000.0).demand(&world, scene, &|key| streams.contains(key));
         let (_, side) = settled(&world, &demand, gone, None);
         ["us", "eu", "ap"].map(|name| (figures(&world, &side, name).load / 80.0).round())
     };
@@ -180,7 +181,7 @@ fn one_region_more_takes_load_of_the_others_and_is_compared_cell_by_cell() {
     let zone = zone(THREE);
     let added = Added::parse("sa=near:Sao Paulo,10000 sessions").unwrap();
     let more = Arc::new(change::with(&zone, &[added]).unwrap());
-    let world = World::of(vec![vec![zone], vec![more]], &database()).unwrap();
+    let world = World::of(vec![vec![zone], vec![more]], &database(), &Distance).unwrap();
     let [before, after] = [&world.scenes[0], &world.scenes[1]];
     let demand = even(&world, 27_000.0);
     let open = [false; 4];
@@ -220,20 +221,20 @@ fn names_that_are_none_are_told_with_the_nearest() {
 #[test]
 fn regions_of_one_name_are_told_apart_by_their_zones() {
     let other = THREE.replace("stream.example", "other.example").replace("192.0.2", "198.51.100");
-    let world = World::of(vec![vec![zone(THREE), zone(&other)]], &database()).unwrap();
+    let world = World::of(vec![vec![zone(THREE), zone(&other)]], &database(), &Distance).unwrap();
     assert_eq!((world.regions.len(), world.scenes[0].markets.len()), (6, 2));
     assert!(world.region("eu").unwrap_err().contains("eu (other.example), eu (stream.example)"));
     assert!(world.region("eu (other.example)").is_ok());
     // Regions with the same servers are one, whatever zones use them.
     let same = THREE.replace("stream.example", "other.example");
-    let world = World::of(vec![vec![zone(THREE), zone(&same)]], &database()).unwrap();
+    let world = World::of(vec![vec![zone(THREE), zone(&same)]], &database(), &Distance).unwrap();
     assert_eq!((world.regions.len(), world.scenes[0].markets.len()), (3, 1));
 }
 
 #[test]
 fn zones_without_streams_are_nothing_to_simulate() {
     let plain = zone("zone = \"plain.example\"\nns = [\"ns1.example.net\"]\n");
-    assert!(matches!(World::of(vec![vec![plain]], &database()), Err(TooMuch::Nothing)));
+    assert!(matches!(World::of(vec![vec![plain]], &database(), &Distance), Err(TooMuch::Nothing)));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 const MAGIC: &str = "meridian-state";
 /// Of the first line and how the body is to be understood. Another one is not read.
 const VERSION: &str = "1";
+const NOT_OURS: &str = "it is not a state file of Meridian";
 /// A longer file is not ours: 10,000 servers need some 2 MB.
 const LONGEST: u64 = 64 << 20;
 /// Files of one name set aside that are kept; the oldest goes first.
@@ -73,6 +74,34 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// Why a file says nothing, to who only looks at it.
+#[derive(Debug)]
+pub struct Unread {
+    pub file: PathBuf,
+    pub why: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used: {}", self.file.display(), self.why)
+    }
+}
+
+impl std::error::Error for Unread {}
+
+/// As [`read`], for who does not hold the directory: nothing in it is touched, and a node may be writing to it at the same
+/// time. Blocks on the file system.
+pub fn peek<T: DeserializeOwned>(directory: &Path, kind: Kind) -> Result<Option<T>, Unread> {
+    let file = directory.join(kind.file_name());
+    let read = match bytes(&file) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) if bytes.starts_with(MAGIC.as_bytes()) => unseal(&bytes, kind),
+        Ok(Some(_)) => Err(NOT_OURS.to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    read.map(Some).map_err(|why| Unread { file, why })
+}
+
 /// Reads what [`write()`] wrote; `None` where there is no file. Blocks on the file system.
 pub fn read<T: DeserializeOwned>(directory: &Path, kind: Kind) -> Result<Option<T>, Fault> {
     read_or(directory, kind, |_| None)
@@ -88,7 +117,7 @@ pub fn read_or<T: DeserializeOwned>(
     let result = match bytes(&file) {
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) if bytes.starts_with(MAGIC.as_bytes()) => unseal(&bytes, kind),
-        Ok(Some(bytes)) => older(&bytes).ok_or_else(|| "it is not a state file of Meridian".to_owned()),
+        Ok(Some(bytes)) => older(&bytes).ok_or_else(|| NOT_OURS.to_owned()),
         Err(error) => Err(error.to_string()),
     };
     result.map(Some).map_err(|why| Fault { aside: set_aside(&file, SystemTime::now()), file, why })
