@@ -332,7 +332,7 @@ fn record(files: &Files, scale: Option<f64>) -> (PathBuf, Option<Point>) {
         teller.begin(snapshot.epoch());
         (0..10).for_each(|n| teller.tell(Asked::new(0, cell, (second * 10 + n) << 33)));
         teller.publish();
-        estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1));
+        estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1), || ());
     }
     let mut saved = estimator.save(at(300));
     if scale.is_some() {

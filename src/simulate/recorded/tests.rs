@@ -49,7 +49,7 @@ fn record(zones: &[Arc<Zone>], seconds: u64, asks: &[(u32, (&str, f64, f64), u64
             (0..*rate).for_each(|n| teller.tell(Asked::new(*group, *cell, (second * 1000 + n) << 33)));
         }
         teller.publish();
-        estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1));
+        estimator.drain(begin + Duration::from_secs(second + 1), at(second + 1), || ());
     }
     estimator.save(at(seconds))
 }
