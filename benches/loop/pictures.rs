@@ -18,7 +18,7 @@ type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws `DIR/steering-NAME.svg`.
 pub fn draw(directory: &Path, scene: &str, outcomes: &[(String, Outcome)]) -> Result<(), Box<dyn Error>> {
-    let path = directory.join(format!("steering-{}.svg", scene.replace([' ', '.'], "-")));
+    let path = directory.join(format!("steering-{}.svg", scene.replace([' ', '.', ','], "-")));
     let root = SVGBackend::new(&path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let panels = root.split_evenly((3, 1));
