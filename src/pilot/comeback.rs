@@ -41,8 +41,11 @@ struct Loss {
 impl Comeback {
     /// A region went, and with it so many sessions of each row.
     pub fn lose(&mut self, at: Instant, supply: Supply, sessions: impl Iterator<Item = (usize, f64)>) {
-        let rates = sessions.map(|(row, sessions)| (row, sessions / supply.dwell())).collect();
-        self.losses.push(Loss { at, supply, rates, headed: vec![] });
+        let rates: Vec<_> = sessions.map(|(row, sessions)| (row, sessions / supply.dwell())).collect();
+        // One that flaps has lost its viewers already.
+        if !rates.is_empty() {
+            self.losses.push(Loss { at, supply, rates, headed: vec![] });
+        }
     }
 
     /// Takes over those who come back to rows that were there before.
@@ -141,6 +144,13 @@ mod tests {
         }
         assert!(arrived[0] == 0.0 && (arrived[1] - 600.0).abs() < 10.0 && (arrived[2] - 400.0).abs() < 10.0);
         comeback.pass(start + Duration::from_secs(90));
+        assert!(comeback.is_over());
+    }
+
+    #[test]
+    fn a_region_that_nobody_watched_leaves_nothing_behind() {
+        let mut comeback = Comeback::default();
+        comeback.lose(Instant::now(), Supply::of(Some(10_000.0)), std::iter::empty());
         assert!(comeback.is_over());
     }
 
