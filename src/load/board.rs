@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::gauge::Heard;
 use super::known::{Known, MachineId, NoRegion, Region, RegionId};
-use super::report::{Fault, Report, Why};
+use super::report::{Fault, MAX_UTILIZATION, Report, Why};
 use super::reporter::{Expected, Reading, Reporter, Trust};
 
 /// What is believed of a region at an instant. Every number is finite and not negative.
@@ -28,12 +28,17 @@ pub struct State {
     /// Sessions that it can carry, of what is up and as far as reports are trusted. `None`: neither configured nor
     /// reported.
     pub capacity: Option<f64>,
-    /// Sessions that begin, per second, where that was reported within 10 s.
+    /// Sessions that begin, per second, where that was reported lately ([`Trust::Predicted`] at worst).
     pub starts_per_s: Option<f64>,
     /// Of the oldest report that counts.
     pub age: Option<Duration>,
     /// In the oldest report that counts.
     pub trust: Trust,
+    /// Of the newest report that counts.
+    pub newest: Option<Duration>,
+    /// At least so are the reports of half of the machines that ever reported, by weight: one whose agent died does not
+    /// make us deaf to its fellows.
+    pub majority: Trust,
     /// Machines that are up and have not reported, where the region does not report as a whole.
     pub silent: usize,
 }
@@ -166,8 +171,14 @@ impl Board {
         self.counts
     }
 
-    /// Takes a report. Errors, which are counted: nobody of that name is known.
+    /// Takes a report. Errors, which are counted: nobody of that name is known, or there are more sessions than it could ever
+    /// have.
     pub fn hear(&mut self, from: Source, report: &Report, now: Instant) -> Result<Heard, Fault> {
+        let too_many = |(sessions, capacity): &(f64, f64)| *sessions > capacity * MAX_UTILIZATION;
+        if let Some((sessions, capacity)) = report.sessions().zip(self.capacity_of(from)).filter(too_many) {
+            let what = format!("{sessions} sessions, more than ten times the capacity of {capacity} that is written");
+            return Err(self.refuse(Fault::new(Why::Figure, what)));
+        }
         let heard = match from {
             Source::Server(address) => match self.known.machine(address) {
                 Some(machine) => self.machine_said(machine, report, now),
@@ -192,6 +203,17 @@ impl Board {
             Heard::Doubted => self.counts.doubted += 1,
         }
         Ok(heard)
+    }
+
+    /// Written sessions of a region, or of all regions of a machine; `None` where one has none.
+    fn capacity_of(&self, from: Source) -> Option<f64> {
+        let of_region = |id: &RegionId| self.known.regions.get(id.0 as usize)?.size.capacity;
+        let machine = match from {
+            Source::Region(id) => return of_region(&id),
+            Source::Server(address) => self.known.machine(address)?,
+            Source::Machine(machine) => machine,
+        };
+        self.known.machines.get(machine.0 as usize)?.regions.iter().map(of_region).sum()
     }
 
     fn machine_said(&mut self, machine: MachineId, report: &Report, now: Instant) -> Heard {
@@ -285,6 +307,8 @@ impl State {
             starts_per_s: None,
             age: None,
             trust: Trust::Never,
+            newest: None,
+            majority: Trust::Never,
             silent: 0,
         }
     }
@@ -313,8 +337,9 @@ struct Sum {
     sized: f64,
     starts: Option<f64>,
     age: Option<Duration>,
-    trust: Option<Trust>,
-    reported: usize,
+    newest: Option<Duration>,
+    /// Machines that reported: their trust and weight.
+    trusts: Vec<(Trust, f64)>,
 }
 
 impl Sum {
@@ -325,9 +350,9 @@ impl Sum {
             self.sized += weight;
         }
         let Some(reading) = reading else { return };
-        self.reported += 1;
         self.age = self.age.max(Some(reading.age));
-        self.trust = self.trust.max(Some(reading.trust));
+        self.newest = Some(self.newest.map_or(reading.age, |newest| newest.min(reading.age)));
+        self.trusts.push((reading.trust, weight));
         if let Some(sessions) = reading.sessions {
             self.sessions += sessions;
             self.counted += weight;
@@ -346,7 +371,20 @@ impl Sum {
     }
 
     /// `all`: the weight of all that are up.
-    fn state(self, all: f64, configured: bool, up: usize) -> State {
+    /// The trust that half of those who reported have, by weight, or better.
+    fn majority(&mut self) -> Trust {
+        self.trusts.sort_by_key(|(trust, _)| *trust);
+        let half = self.trusts.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+        let mut passed = 0.0;
+        let median = self.trusts.iter().find(|(_, weight)| {
+            passed += weight;
+            passed >= half
+        });
+        median.map_or(Trust::Never, |(trust, _)| *trust)
+    }
+
+    fn state(mut self, all: f64, configured: bool, up: usize) -> State {
+        let majority = self.majority();
         let sessions = (self.counted > 0.0).then(|| self.sessions * (all / self.counted).max(1.0));
         // A machine that tells nothing is like its fellows, but counts for less.
         let silent = (self.sized > 0.0 && !configured).then(|| (all - self.sized).max(0.0) / self.sized);
@@ -367,8 +405,10 @@ impl Sum {
             capacity,
             starts_per_s: self.starts,
             age: self.age,
-            trust: self.trust.unwrap_or(Trust::Never),
-            silent: up - self.reported.min(up),
+            trust: self.trusts.last().map_or(Trust::Never, |(worst, _)| *worst),
+            newest: self.newest,
+            majority,
+            silent: up - self.trusts.len().min(up),
         }
     }
 }

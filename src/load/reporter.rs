@@ -1,8 +1,9 @@
 //! What one reporter is believed to have said, and what it is worth after a while.
 //!
 //! STEERING §8: a report is of now for 3 s; then the sessions follow what is sent there; after 10, 30 and 180 s the
-//! capacity counts 0.9, 0.8 and 0.7. Nothing that grows old looks emptier than it was, but for viewers who leave by the
-//! known length of sessions, and of those no more are believed gone than in 180 s.
+//! capacity counts 0.9, 0.8 and 0.7. One that reports less often than every few seconds is not late before its next report
+//! should have come: then half a period later counts as 10 s, and one and a half as 30. Nothing that grows old looks emptier
+//! than it was, but for viewers who leave by the known length of sessions, and of those no more are believed gone than in 180 s.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ pub const FRESH: Duration = Duration::from_secs(3);
 const DOUBTFUL: Duration = Duration::from_secs(10);
 const POOR: Duration = Duration::from_secs(30);
 const LOST: Duration = Duration::from_secs(180);
+/// The longest that may lie between two reports of one that is heard.
+const LONGEST_PERIOD: Duration = Duration::from_secs(60);
 
 /// Bounds of the mean length of sessions (STEERING §2), in seconds.
 const SESSION_S: (f64, f64) = (60.0, 7200.0);
@@ -25,9 +28,9 @@ pub enum Trust {
     Fresh,
     /// Sessions are predicted from what is sent there.
     Predicted,
-    /// From 10 s: 0.9 of the capacity.
+    /// From 10 s, or half a period after the next was due: 0.9 of the capacity.
     Doubtful,
-    /// From 30 s: 0.8.
+    /// From 30 s, or a period later: 0.8.
     Poor,
     /// From 180 s: 0.7 of the configured capacity.
     Lost,
@@ -36,11 +39,13 @@ pub enum Trust {
 }
 
 impl Trust {
-    pub fn at(age: Duration) -> Trust {
+    /// `period`: how often it reports; zero where that is not known.
+    pub fn at(age: Duration, period: Duration) -> Trust {
+        let period = period.min(LONGEST_PERIOD);
         match age {
             age if age > LOST => Trust::Lost,
-            age if age > POOR => Trust::Poor,
-            age if age > DOUBTFUL => Trust::Doubtful,
+            age if age > POOR.max(period * 5 / 2) => Trust::Poor,
+            age if age > DOUBTFUL.max(period * 3 / 2) => Trust::Doubtful,
             age if age > FRESH => Trust::Predicted,
             _ => Trust::Fresh,
         }
@@ -105,6 +110,22 @@ pub(super) struct Reporter {
     bits_per_s: Gauge,
     starts_per_s: Gauge,
     capacity: Gauge,
+    rhythm: Option<Rhythm>,
+}
+
+/// When it reports.
+#[derive(Clone, Copy, Debug)]
+struct Rhythm {
+    last: Instant,
+    /// Between the last three reports; zero where there were fewer.
+    gaps: [Duration; 2],
+}
+
+impl Rhythm {
+    /// One long gap is a silence and no period.
+    fn period(self) -> Duration {
+        self.gaps[0].min(self.gaps[1])
+    }
 }
 
 /// What a reporter is worth at an instant.
@@ -126,11 +147,16 @@ impl Reporter {
             bits_per_s: Gauge::new(BITS_PER_S),
             starts_per_s: Gauge::new(STARTS_PER_S),
             capacity: Gauge::new(CAPACITY),
+            rhythm: None,
         }
     }
 
     /// `sending`: viewers are being sent there. Doubted when any of the figures is.
     pub fn hear(&mut self, report: &Report, sending: bool, now: Instant) -> Heard {
+        self.rhythm = Some(match self.rhythm {
+            Some(Rhythm { last, gaps }) => Rhythm { last: now, gaps: [gaps[1], now.saturating_duration_since(last)] },
+            None => Rhythm { last: now, gaps: [Duration::ZERO; 2] },
+        });
         let figures = [
             (&mut self.sessions, report.sessions()),
             (&mut self.utilization, report.utilization()),
@@ -149,7 +175,11 @@ impl Reporter {
 
     pub fn starts_per_s(&self, now: Instant) -> Option<f64> {
         let (value, at) = self.starts_per_s.value()?;
-        (now.saturating_duration_since(at) <= DOUBTFUL).then_some(value)
+        (self.trust(now.saturating_duration_since(at)) <= Trust::Predicted).then_some(value)
+    }
+
+    fn trust(&self, age: Duration) -> Trust {
+        Trust::at(age, self.rhythm.map_or(Duration::ZERO, Rhythm::period))
     }
 
     /// When the load that counts was reported.
@@ -179,6 +209,6 @@ impl Reporter {
         let sessions = counted.map(|(value, _)| expected.map_or(value, |expected| expected.predict(value, age)));
         let growth = counted.zip(sessions).map_or(1.0, |((before, _), now)| (now / before.max(1.0)).max(1.0));
         let utilization = utilization.map(|(share, _)| share * growth);
-        Some(Reading { sessions, utilization, age, trust: Trust::at(age) })
+        Some(Reading { sessions, utilization, age, trust: self.trust(age) })
     }
 }

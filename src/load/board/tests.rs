@@ -79,6 +79,37 @@ fn capacity_counts_less_as_reports_grow_old() {
 }
 
 #[test]
+fn who_reports_seldom_is_late_only_after_the_next_report_was_due() {
+    let (mut board, eu, _) = board(Some(1000.0));
+    let start = Instant::now();
+    for report_at in [0.0, 20.0, 40.0] {
+        board.hear(Source::Region(eu), &report(400.0, None), at(start, report_at)).unwrap();
+    }
+    let trust = |age| board.state(eu, |_| true, at(start, 40.0 + age)).trust;
+    assert_eq!([trust(29.0), trust(31.0), trust(51.0)], [Trust::Predicted, Trust::Doubtful, Trust::Poor]);
+    // A silence is no rhythm.
+    for report_at in [41.0, 131.0] {
+        board.hear(Source::Region(eu), &report(400.0, None), at(start, report_at)).unwrap();
+    }
+    assert_eq!(board.state(eu, |_| true, at(start, 143.0)).trust, Trust::Doubtful);
+}
+
+#[test]
+fn one_machine_that_fell_silent_does_not_make_us_deaf_to_the_others() {
+    let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    let known = Known::for_tests("eu", &addresses, Size { capacity: Some(900.0), session_bits: None });
+    let (mut board, eu, start) = (Board::default(), RegionId(0), Instant::now());
+    board.retain(Arc::new(known));
+    for (machine, said) in [(0, 0.0), (1, 59.0), (2, 60.0)] {
+        board.hear(Source::Machine(MachineId(machine)), &report(100.0, None), at(start, said)).unwrap();
+    }
+    let state = board.state(eu, |_| true, at(start, 60.0));
+    assert_eq!((state.trust, state.majority, state.newest), (Trust::Poor, Trust::Fresh, Some(Duration::ZERO)));
+    let state = board.state(eu, |machine| machine.0 < 2, at(start, 80.0));
+    assert_eq!((state.trust, state.majority), (Trust::Poor, Trust::Doubtful));
+}
+
+#[test]
 fn sessions_of_an_old_report_follow_what_is_sent() {
     let (mut board, eu, _) = board(Some(1000.0));
     let start = Instant::now();
@@ -128,6 +159,20 @@ fn reports_of_strangers_are_refused_and_counted() {
     assert_eq!(refused.unwrap_err().why, Why::Unknown);
     assert_eq!(board.counts().refused[Why::Unknown as usize], 1);
     assert!(board.find("us", None).is_err() && board.find("eu", Some("other.example")).is_err());
+}
+
+#[test]
+fn more_than_ten_times_what_a_region_can_carry_is_another_unit_or_a_lie() {
+    let now = Instant::now();
+    for (configured, sessions, is_taken) in
+        [(Some(1000.0), 9_000.0, true), (Some(1000.0), 11_000.0, false), (None, 2e9, true)]
+    {
+        let (mut board, eu, [a, _]) = board(configured);
+        for from in [Source::Region(eu), Source::Machine(a)] {
+            assert_eq!(board.hear(from, &report(sessions, None), now).is_ok(), is_taken, "{from:?} {sessions}");
+        }
+        assert_eq!(board.counts().refused[Why::Figure as usize], if is_taken { 0 } else { 2 });
+    }
 }
 
 #[test]
@@ -197,7 +242,8 @@ proptest! {
             s += pause;
             let Ok(report) = Report::new(figures) else { continue };
             let from = if who == 2 { Source::Region(eu) } else { Source::Machine(MachineId(who.into())) };
-            board.hear(from, &report, at(start, s)).unwrap();
+            // Too many for its capacity, it is refused.
+            let _ = board.hear(from, &report, at(start, s));
         }
         ages.sort_by(f64::total_cmp);
         let is_up = |machine: MachineId| up >> machine.0 & 1 == 1;
