@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::warn;
 
-use crate::demand::layout::Layout;
+use crate::demand::layout::{self, Layout};
 use crate::demand::profile::Saved;
 use crate::demand::{Estimator, calendar};
 use crate::pilot::{Demand, Pilot, View};
@@ -58,24 +58,34 @@ pub struct Live {
     foreseen: Option<Instant>,
 }
 
-/// Queries/s by group and cell: of now, and the most that is foreseen for the next quarter of an hour.
+/// Queries/s by group and cell.
 #[derive(Default)]
-struct Rates(Vec<Vec<f64>>, Vec<Vec<f64>>);
+struct Rates {
+    now: Vec<Vec<f64>>,
+    /// The most that is foreseen for the next quarter of an hour.
+    ahead: Vec<Vec<f64>>,
+    /// By group: whether `now` is more than is asked, since an event is expected.
+    raised: Vec<bool>,
+}
 
 impl Demand for Rates {
     fn by_cell(&self, group: u32) -> Option<&[f64]> {
-        self.0.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+        self.now.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
     }
 
     fn ahead(&self, group: u32) -> Option<&[f64]> {
-        self.1.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+        self.ahead.get(group as usize).map(Vec::as_slice).filter(|rates| !rates.is_empty())
+    }
+
+    fn is_raised(&self, group: u32) -> bool {
+        self.raised.get(group as usize).copied().unwrap_or_default()
     }
 }
 
 impl Rates {
     /// Whether what is foreseen is of the same groups and cells as what is now.
     fn is_alike(&self) -> bool {
-        let Rates(now, ahead) = self;
+        let Rates { now, ahead, .. } = self;
         now.len() == ahead.len() && now.iter().zip(ahead).all(|(now, ahead)| now.len() == ahead.len())
     }
 }
@@ -101,26 +111,30 @@ impl Live {
         let Some(estimator) = &mut self.estimator else { return };
         // On a core that is asked much, a query waits for a piece of this and not for the whole.
         if estimator.drain(now, at, std::thread::yield_now).changed {
-            self.rates.0.clear();
+            self.rates.now.clear();
         }
     }
 
     fn adopt(&mut self, snapshot: &Arc<Snapshot>, now: Instant, at: Timestamp) {
-        let kin = self.snapshot.as_ref().is_some_and(|before| before.is_kin(snapshot));
-        self.snapshot = Some(Arc::clone(snapshot));
+        let before = self.snapshot.replace(Arc::clone(snapshot));
+        let kin = before.as_ref().is_some_and(|before| before.is_kin(snapshot));
         if snapshot.geography().facts.is_empty() {
             return;
         }
         match &mut self.estimator {
             Some(_) if kin => {}
             Some(estimator) => {
+                if let Some(before) = before {
+                    estimator.rename(&layout::renamed(snapshot, &before));
+                }
                 estimator.adopt(Layout::of(snapshot), now);
-                self.rates.0.clear();
+                self.rates.now.clear();
             }
             None => {
                 let readers = self.taps.take();
                 if !readers.is_empty() {
-                    let saved = self.saved.clone();
+                    let mut saved = self.saved.clone();
+                    saved.rename(&layout::renamed_since(snapshot, self.saved.names()));
                     self.estimator = Some(Estimator::new(readers, Layout::of(snapshot), saved, PRIOR, now, at));
                 }
             }
@@ -133,10 +147,13 @@ impl Live {
         let groups = 0..snapshot.groups().len() as u32;
         // Of a group that nobody has asked for yet the prior says nothing that a scale could be learned from.
         let rates = |group| if estimator.has_data(group) { estimator.lambda(group).iter().collect() } else { vec![] };
-        self.rates.0 = groups.clone().map(rates).collect();
+        self.rates.now = groups.clone().map(rates).collect();
+        self.rates.raised.clear();
         for group in groups {
-            let rates = &mut self.rates.0[group as usize];
+            let rates = &mut self.rates.now[group as usize];
+            let asked: f64 = rates.iter().sum();
             let unusual = expect(snapshot, estimator, &self.view, group, rates, at);
+            self.rates.raised.push(rates.iter().sum::<f64>() > asked);
             estimator.set_unusual(group, unusual);
         }
     }
@@ -154,7 +171,7 @@ impl Live {
             let sum = |rates: &Vec<f64>| rates.iter().sum::<f64>();
             rates.max_by(|a, b| sum(a).total_cmp(&sum(b))).unwrap_or_default()
         };
-        self.rates.1 = (0..snapshot.groups().len() as u32).map(foreseen).collect();
+        self.rates.ahead = (0..snapshot.groups().len() as u32).map(foreseen).collect();
     }
 
     fn write(&mut self, at: Timestamp) {
@@ -218,7 +235,7 @@ impl Senses for Live {
         self.adopt(snapshot, now, at);
         self.count(now, at);
         let has_events = snapshot.zones().iter().any(|served| !served.zone.events.is_empty());
-        if self.rates.0.is_empty() || has_events {
+        if self.rates.now.is_empty() || has_events {
             self.work_out(snapshot, at);
         }
         if self.foreseen.is_none_or(|last| now.saturating_duration_since(last) >= FORESEE || !self.rates.is_alike()) {
@@ -249,9 +266,12 @@ impl Senses for Live {
 
     fn learn(&mut self, pilot: &Pilot, now: Instant, at: Timestamp) {
         self.view = pilot.view();
+        let known = |saved: &Saved| saved.pilot.regions.values().filter(|learned| learned.scale.is_some()).count();
+        let before = known(&self.saved);
         self.saved.pilot = pilot.saved();
         let written = *self.written.get_or_insert(now);
-        if now.saturating_duration_since(written) >= WRITE {
+        // What took a minute to learn does not wait five to be kept.
+        if now.saturating_duration_since(written) >= WRITE || known(&self.saved) > before {
             self.written = Some(now);
             self.write(at);
         }

@@ -266,7 +266,17 @@ impl Estimate {
         self.members[group].rate = total;
     }
 
-    /// Goes on in another load: groups are known by their names, cells by their squares. The window begins anew.
+    /// Gives groups other names, old and new, by which the next load will know them.
+    pub fn rename(&mut self, names: &[(Arc<str>, Arc<str>)]) {
+        for group in &mut self.groups {
+            if let Some((_, new)) = names.iter().find(|(old, _)| *old == group.name) {
+                group.name = Arc::clone(new);
+            }
+        }
+    }
+
+    /// Goes on in another load: groups are known by their names, cells by their squares. The window that is open goes on, so
+    /// that loads close upon another do not make it deaf.
     pub fn adopt(&mut self, groups: Vec<Group>, cells: Arc<Cells>, now: Instant) {
         let same_cells = Arc::ptr_eq(&cells, &self.cells) || cells == self.cells;
         let mut next = Estimate::within(self.slots, groups, cells, now);
@@ -281,14 +291,21 @@ impl Estimate {
         }
         for group in before {
             let Some(number) = renamed[group as usize] else { continue };
-            let rates: Vec<f64> = if same_cells {
-                self.rates(group).iter().collect()
-            } else {
-                let sums = self.cells.by_square(self.rates(group).iter());
-                next.cells.spread(self.cells.squares.iter().copied().zip(sums))
+            let cells = Arc::clone(&next.cells);
+            let carried = |values: &mut dyn Iterator<Item = f64>| -> Vec<f64> {
+                match same_cells {
+                    true => values.collect(),
+                    false => cells.spread(self.cells.squares.iter().copied().zip(self.cells.by_square(values))),
+                }
             };
-            next.seed(number, &rates);
+            next.seed(number, &carried(&mut self.rates(group).iter()));
+            let member = &self.members[group as usize];
+            let Some(row) = self.rows.get(usize::from(member.row)) else { continue };
+            let counts = carried(&mut row.counts.iter().copied());
+            next.row_of(number as usize).counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            next.members[number as usize].count += member.count;
         }
+        next.window = self.window;
         if same_cells {
             next.sketch = std::mem::take(&mut self.sketch);
             next.sketch.rename(|key| key.in_group(*renamed.get(key.group() as usize)?.as_ref()?));
@@ -446,6 +463,28 @@ mod tests {
         let same = Arc::new((**estimate.cells()).clone());
         estimate.adopt(groups(&["stays"], 0.0), same, now);
         assert_eq!((estimate.total(0), estimate.rates(0).total()), (before, before));
+    }
+
+    #[test]
+    fn reloads_every_second_lose_nothing_of_what_is_asked() {
+        let now = Instant::now();
+        let mut estimate = Estimate::new(groups(&["live"], 0.0), cells(3), now);
+        run(&mut estimate, now, 600, |estimate, second| {
+            estimate.adopt(groups(&["live"], 0.0), cells(3), now + Duration::from_secs(second));
+            (0..10).for_each(|n| estimate.count(asked(0, (n % 3) as u16, second * 10 + n), 1.0));
+        });
+        assert!((estimate.total(0) - 10.0).abs() < 0.5, "{}", estimate.total(0));
+    }
+
+    #[test]
+    fn a_group_goes_on_under_another_name() {
+        let now = Instant::now();
+        let mut estimate = Estimate::new(groups(&["live", "home"], 0.0), cells(3), now);
+        let now = run(&mut estimate, now, 600, |estimate, second| estimate.count(asked(0, 0, second), 1.0));
+        let before = estimate.total(0);
+        estimate.rename(&[("live".into(), "a".into())]);
+        estimate.adopt(groups(&["home", "a"], 0.0), cells(3), now);
+        assert_eq!((estimate.total(0), estimate.total(1)), (0.0, before));
     }
 
     proptest! {

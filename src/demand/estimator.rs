@@ -5,6 +5,7 @@
 //!                       └─► Profile ─► forecast, and what a new start begins with
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -119,6 +120,12 @@ impl Estimator {
         }
     }
 
+    /// Gives groups other names, old and new, before another load is adopted that calls them so.
+    pub fn rename(&mut self, names: &[(Arc<str>, Arc<str>)]) {
+        self.estimate.rename(names);
+        self.profile.rename(names);
+    }
+
     /// Goes on in another load. To be called when its snapshot is published: answers of others are not counted.
     pub fn adopt(&mut self, layout: Layout, now: Instant) {
         let Layout { epoch, groups, cells } = layout;
@@ -212,8 +219,6 @@ impl Estimator {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::demand::layout::{Cells, Group};
     use crate::geo::CellId;

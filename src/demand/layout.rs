@@ -228,10 +228,53 @@ impl Layout {
     }
 }
 
+/// What groups are called now that had other names before, old and new: a group's first stream may be another while the
+/// others stay.
+pub fn renamed(now: &Snapshot, before: &Snapshot) -> Vec<(Arc<str>, Arc<str>)> {
+    let groups = before.groups().iter();
+    renamed_of(
+        now,
+        groups.map(|group| (name(before, group.streams[0]), group.streams.iter().map(|s| name(before, *s)))),
+    )
+}
+
+/// The same for names of which it is not known any more what else was called so.
+pub fn renamed_since<'a>(now: &Snapshot, before: impl Iterator<Item = &'a str>) -> Vec<(Arc<str>, Arc<str>)> {
+    renamed_of(now, before.map(|name| (Arc::from(name), std::iter::once(Arc::from(name)))))
+}
+
+/// `before`: the names of groups, and of their streams.
+fn renamed_of<S: Iterator<Item = Arc<str>>>(
+    now: &Snapshot,
+    before: impl Iterator<Item = (Arc<str>, S)>,
+) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut known: HashMap<Arc<str>, S> = before.collect();
+    let names: Vec<Arc<str>> = now.groups().iter().map(|group| name(now, group.streams[0])).collect();
+    let is_new: Vec<bool> = names.iter().map(|name| known.remove(name).is_none()).collect();
+    if known.is_empty() {
+        return vec![];
+    }
+    let mut owners: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    for (group, streams) in known {
+        owners.extend(streams.map(|stream| (stream, Arc::clone(&group))));
+    }
+    let mut pairs: Vec<(Arc<str>, Arc<str>)> = vec![];
+    for ((group, new), is_new) in now.groups().iter().zip(names).zip(is_new) {
+        let old = group.streams.iter().find_map(|stream| owners.get(&name(now, *stream)));
+        if let Some(old) = old.filter(|old| is_new && pairs.iter().all(|(taken, _)| taken != *old)) {
+            pairs.push((Arc::clone(old), new));
+        }
+    }
+    pairs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geo::Point;
+    use crate::config::{Shared, read_zone};
+    use crate::geo::{Database, Point};
+    use crate::health::Verdict;
+    use crate::snapshot::Served;
 
     fn place(country: &str, lat: f64, lon: f64, weight: u64) -> Place {
         Place {
@@ -290,5 +333,32 @@ mod tests {
         assert_eq!(cells.squares.len(), MAX_SQUARES + 1);
         assert_eq!(cells.squares[usize::from(cells.square[0])].to_string(), "US");
         assert_ne!(cells.squares[usize::from(cells.square[4_999])].to_string(), "US");
+    }
+
+    fn snapshot(streams: &[&str]) -> Snapshot {
+        let streams: String = streams.iter().map(|name| format!("[stream.{name}]\n")).collect();
+        let text = format!(
+            "zone = \"stream.example\"\nns = [\"ns1.example.net\"]\n[region.eu]\nnear = \"London\"\na = [\"192.0.2.1\"]\n{streams}"
+        );
+        let read = read_zone("zone.toml".as_ref(), text, 0, &Shared::default());
+        let zone = Arc::new(read.zone.expect("a sound zone"));
+        let served = Served { zone, serial: 1 };
+        Snapshot::compile(vec![served], &Arc::new(Database::bundled()), |_| Verdict::Up, None)
+    }
+
+    #[test]
+    fn a_group_is_known_again_by_any_of_its_streams() {
+        let before = snapshot(&["live", "match"]);
+        let pairs = |streams: &[&str]| -> Vec<(String, String)> {
+            let pairs = renamed(&snapshot(streams), &before);
+            pairs.into_iter().map(|(old, new)| (old.to_string(), new.to_string())).collect()
+        };
+        let pair = |old: &str, new: &str| vec![(format!("{old}.stream.example."), format!("{new}.stream.example."))];
+        assert_eq!(pairs(&["live", "match", "more"]), []);
+        assert_eq!(pairs(&["first", "live", "match"]), pair("live", "first"));
+        assert_eq!(pairs(&["match"]), pair("live", "match"));
+        assert_eq!(pairs(&["other"]), []);
+        let since = renamed_since(&snapshot(&["first", "live"]), ["live.stream.example.", "gone.example."].into_iter());
+        assert_eq!(since, [("live.stream.example.".into(), "first.stream.example.".into())]);
     }
 }

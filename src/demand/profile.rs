@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -120,13 +121,14 @@ impl<'de> Deserialize<'de> for Week {
 }
 
 /// What `demand.json` holds.
+///
+/// Another version may write less or more: what is missing is not known, and what is not understood is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct Saved {
     /// When it was written.
     pub at: Option<Timestamp>,
     /// Sessions of regions, and what a query stands for there.
-    #[serde(default)]
     pub pilot: crate::pilot::run::Saved,
     /// Rates of then by group and by square of all groups together, queries/s.
     pub rates: BTreeMap<String, f64>,
@@ -135,9 +137,26 @@ pub struct Saved {
     pub profile: Profile,
 }
 
+impl Saved {
+    /// Names of groups that something is known of.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rates.keys().chain(self.profile.groups.keys()).map(String::as_str)
+    }
+
+    /// Gives groups other names, old and new.
+    pub fn rename(&mut self, names: &[(Arc<str>, Arc<str>)]) {
+        for (old, new) in names {
+            if let Some(rate) = self.rates.remove(&**old) {
+                self.rates.entry(new.to_string()).or_insert(rate);
+            }
+        }
+        self.profile.rename(names);
+    }
+}
+
 /// The usual week of groups and squares.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct Profile {
     groups: BTreeMap<String, Week>,
     #[serde(with = "squares")]
@@ -217,6 +236,18 @@ impl Profile {
         self.squares.iter().filter_map(move |(square, week)| Some((*square, week.usual(at)?)))
     }
 
+    /// Gives groups other names, old and new.
+    pub fn rename(&mut self, names: &[(Arc<str>, Arc<str>)]) {
+        for (old, new) in names {
+            if let Some(week) = self.groups.remove(&**old) {
+                self.groups.entry(new.to_string()).or_insert(week);
+            }
+            if let Some(hour) = self.open.groups.remove(&**old) {
+                self.open.groups.entry(new.to_string()).or_insert(hour);
+            }
+        }
+    }
+
     /// Forgets groups beyond the bound that no load has any more.
     pub fn retain(&mut self, has: impl Fn(&str) -> bool) {
         if self.groups.len() >= MAX_GROUPS {
@@ -247,7 +278,8 @@ mod squares {
         deserializer: D,
     ) -> Result<BTreeMap<Square, V>, D::Error> {
         let map = BTreeMap::<String, V>::deserialize(deserializer)?;
-        map.into_iter().map(|(text, value)| Ok((text.parse().map_err(D::Error::custom)?, value))).collect()
+        // What is no square to this version costs that square and nothing else.
+        Ok(map.into_iter().filter_map(|(text, value)| Some((text.parse().ok()?, value))).collect())
     }
 }
 
@@ -359,8 +391,13 @@ mod tests {
         nan[..2].copy_from_slice(&0xBF80u16.to_le_bytes());
         assert!(week(&nan).is_err(), "negative");
         assert!(serde_json::from_str::<Week>("\"no base64\"").is_err());
-        let bad = r#"{"at":null,"rates":{},"shape":{"France":1.0},"profile":{"groups":{},"squares":{}}}"#;
-        assert!(serde_json::from_str::<Saved>(bad).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_or_not_understood_costs_nothing_else() {
+        let text = r#"{"rates":{"live":5.0},"shape":{"France":1.0,"FR:24:1":2.0},"later":1,"pilot":{}}"#;
+        let saved: Saved = serde_json::from_str(text).unwrap();
+        assert_eq!((saved.rates["live"], saved.shape), (5.0, [(square(), 2.0)].into()));
     }
 
     proptest! {
