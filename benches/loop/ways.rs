@@ -144,7 +144,7 @@ impl Way for Prices {
         let states: Vec<State> = (0..seen.condition.parts.len() as u32)
             .map(|region| self.board.state(RegionId(region), |machine| is_open(machine.0), seen.now))
             .collect();
-        let asked = Asked { rows: &self.asked, fixed: &[] };
+        let asked = Asked { rows: &self.asked, fixed: &[], is_measured: true };
         let decision = self.course.step(seen.condition.clone(), &states, asked, seen.now);
         if decision == Decision::GoHome {
             // What a snapshot has as its plans' own rankings.

@@ -288,5 +288,5 @@ fn alarm(market: &MarketView) -> Option<String> {
         return Some(format!("more viewers than there is room for: {} above capacity", full.join(", ")));
     }
     let gap = certificate.gap;
-    (gap > GAP && !market.converged).then(|| format!("the plan may be {:.1} % from the best", gap * 100.0))
+    (gap > GAP).then(|| format!("the plan may be {:.1} % from the best", gap * 100.0))
 }

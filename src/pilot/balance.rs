@@ -12,8 +12,12 @@ pub const DWELL_MEMORY_S: f64 = 600.0;
 /// Queries/s are known only smoothed, with this time constant where they rise ([`crate::demand::estimate`]), s. What they are
 /// compared with has to lag as much.
 const LAG_S: f64 = 30.0;
-/// So many strides are seen before anything is said.
-const SETTLED: u32 = 6;
+/// So long is watched before anything is said, s: how much caches hide of what is asked is known only after minutes, and
+/// until then queries seem to rise.
+const SETTLED_S: f64 = 300.0;
+/// How much of the changes of sessions has to follow those of queries (r²). Where they go their own ways, it is chance that
+/// is compared with chance.
+const TOGETHER: f64 = 0.5;
 /// What is believed of D weighs as much as so many strides: growth is known to about 0.0005 a second, 1/D beforehand to about
 /// its own size, 1/1200.
 const PRIOR: f64 = 0.36;
@@ -36,9 +40,10 @@ pub struct Balance {
     /// As slow as queries are: sessions and their growth.
     sessions: Smooth,
     growth: Smooth,
-    strides: u32,
-    /// Sums over strides of 1, x, x², y and xy, where y = L'/L and x = q/L.
-    sums: [f64; 5],
+    /// How long it was watched, s.
+    watched_s: f64,
+    /// Sums over strides of 1, x, x², y, xy and y², where y = L'/L and x = q/L.
+    sums: [f64; 6],
 }
 
 impl Balance {
@@ -47,25 +52,26 @@ impl Balance {
         if !(queries > 0.0 && queries.is_finite() && sessions.is_finite() && growth.is_finite()) {
             return;
         }
-        if self.strides == 0 {
+        if self.watched_s == 0.0 {
             (self.sessions.value, self.growth.value) = (sessions, growth);
         }
-        self.strides = self.strides.saturating_add(1);
+        self.watched_s += length_s;
         self.sessions.feed(sessions, LAG_S, length_s);
         self.growth.feed(growth, LAG_S, length_s);
         let whole = self.sessions.value.max(1.0);
         let (x, y) = (queries / whole, self.growth.value / whole);
         let kept = (-length_s / DWELL_MEMORY_S).exp();
-        for (sum, value) in self.sums.iter_mut().zip([1.0, x, x * x, y, x * y]) {
+        for (sum, value) in self.sums.iter_mut().zip([1.0, x, x * x, y, x * y, y * y]) {
             *sum = *sum * kept + value;
         }
     }
 
-    /// The length, as near to [`DWELL_S`] as it may be, s; `None` before enough was seen.
+    /// The length, as near to [`DWELL_S`] as it may be, s; `None` while nothing shows it.
     pub fn dwell_s(&self) -> Option<f64> {
-        let [n, x, xx, y, xy] = self.sums;
-        // Until all has gone on for a while, what began later would make the scale.
-        if self.strides < SETTLED || xx <= 0.0 || xx.is_nan() {
+        let [n, x, xx, y, xy, yy] = self.sums;
+        let common = n * xy - x * y;
+        let together = common * common / ((n * xx - x * x) * (n * yy - y * y));
+        if self.watched_s < SETTLED_S || common <= 0.0 || together.is_nan() || together < TOGETHER {
             return None;
         }
         let known = 1.0 / DWELL_S;
@@ -104,8 +110,17 @@ mod tests {
 
     #[test]
     fn while_nothing_changes_what_was_believed_stays() {
-        let dwell = watch(600, 300.0, 30_000.0, 1.0, |_| 100.0).dwell_s().unwrap();
-        assert!((dwell / DWELL_S - 1.0).abs() < 0.01, "{dwell}");
+        assert_eq!(watch(1200, 300.0, 30_000.0, 1.0, |_| 100.0).dwell_s(), None);
+    }
+
+    #[test]
+    fn queries_that_change_without_sessions_tell_nothing() {
+        let mut balance = Balance::default();
+        for stride in 0..180 {
+            let drift = 100.0 + f64::from(stride) + f64::from(stride * 37 % 11);
+            balance.feed(12_000.0 + f64::from(stride * 53 % 101), f64::from(stride * 31 % 7) - 3.0, drift, 10.0);
+            assert_eq!(balance.dwell_s(), None, "{stride}");
+        }
     }
 
     #[test]

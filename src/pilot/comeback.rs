@@ -12,6 +12,12 @@ use super::heritage::Heritage;
 /// They follow an answer that their resolver has had since the loss for about so long, s: half a TTL.
 const ANSWERED_S: f64 = 10.0;
 
+/// Losses of less than this part of all viewers are not told from chance.
+const FEW: f64 = 0.01;
+/// A region that goes again within this, s, is not waited for again: else one whose servers start and die without end would
+/// keep all that is learned and limited from going on.
+const PATIENCE_S: f64 = 300.0;
+
 /// As they come back now.
 pub struct Back {
     /// By row, of those whom answers of now still reach: starts/s that they weigh as until the horizon.
@@ -26,6 +32,10 @@ pub struct Back {
 #[derive(Default)]
 pub struct Comeback {
     losses: Vec<Loss>,
+    /// Regions whose loss was no small one, by column, and when.
+    upsets: Vec<(usize, Instant)>,
+    /// Whether one of them was a moment ago.
+    is_upset: bool,
 }
 
 /// A region that went away a moment ago.
@@ -39,20 +49,30 @@ struct Loss {
 }
 
 impl Comeback {
-    /// A region went, and with it so many sessions of each row.
-    pub fn lose(&mut self, at: Instant, supply: Supply, sessions: impl Iterator<Item = (usize, f64)>) {
+    /// A region went, and with it so many sessions of each row. `demand`: starts/s of all.
+    pub fn lose(
+        &mut self,
+        column: usize,
+        at: Instant,
+        supply: Supply,
+        sessions: impl Iterator<Item = (usize, f64)>,
+        demand: f64,
+    ) {
         let rates: Vec<_> = sessions.map(|(row, sessions)| (row, sessions / supply.dwell())).collect();
+        let gone: f64 = rates.iter().map(|(_, rate)| rate).sum();
         // One that flaps has lost its viewers already.
-        if !rates.is_empty() {
-            self.losses.push(Loss { at, supply, rates, headed: vec![] });
+        if rates.is_empty() {
+            return;
         }
+        if gone >= FEW * demand && self.upsets.iter().all(|(upset, _)| *upset != column) {
+            self.upsets.push((column, at));
+            self.is_upset = true;
+        }
+        self.losses.push(Loss { at, supply, rates, headed: vec![] });
     }
 
     /// Takes over those who come back to rows that were there before.
     pub fn inherit(&mut self, before: &Comeback, heritage: &Heritage) {
-        if before.is_over() {
-            return;
-        }
         let mut heirs: HashMap<usize, Vec<usize>> = HashMap::new();
         heritage.rows().for_each(|(row, was)| heirs.entry(was).or_default().push(row));
         let to_heirs = |&(was, rate): &(usize, f64)| {
@@ -66,16 +86,22 @@ impl Comeback {
             // Follows from the table within seconds.
             headed: vec![],
         }));
+        let upsets = before.upsets.iter().filter_map(|&(was, at)| Some((heritage.column(was as u8)?.into(), at)));
+        self.upsets.extend(upsets);
+        self.is_upset |= before.is_upset;
     }
 
     /// Forgets those who must be back.
     pub fn pass(&mut self, now: Instant) {
-        self.losses.retain(|loss| now.saturating_duration_since(loss.at).as_secs_f64() < FREEZE);
+        let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        self.losses.retain(|loss| since(loss.at) < FREEZE);
+        self.upsets.retain(|(_, at)| since(*at) < PATIENCE_S);
+        self.is_upset = self.upsets.iter().any(|(_, at)| since(*at) < FREEZE);
     }
 
-    /// Nobody comes back (any more).
-    pub fn is_over(&self) -> bool {
-        self.losses.is_empty()
+    /// Whether what is asked is what viewers want: hardly anybody comes back who lost a region.
+    pub fn is_calm(&self) -> bool {
+        !self.is_upset
     }
 
     /// `published`: where answers send them now. `None` where nobody comes.
@@ -133,7 +159,7 @@ mod tests {
     fn all_come_back_once_where_answers_sent_them_when_they_asked() {
         let supply = Supply::of(Some(10_000.0));
         let (mut comeback, start) = (Comeback::default(), Instant::now());
-        comeback.lose(start, supply, [(0, 600.0), (1, 400.0)].into_iter());
+        comeback.lose(0, start, supply, [(0, 600.0), (1, 400.0)].into_iter(), 1000.0);
         let table = Table::new(vec![Mix::only(1), Mix::only(2)]);
         let mut arrived = [0.0; 3];
         for tenth in 1..900 {
@@ -144,20 +170,38 @@ mod tests {
         }
         assert!(arrived[0] == 0.0 && (arrived[1] - 600.0).abs() < 10.0 && (arrived[2] - 400.0).abs() < 10.0);
         comeback.pass(start + Duration::from_secs(90));
-        assert!(comeback.is_over());
+        assert!(comeback.is_calm() && comeback.look(&table, 3, 0.1, start + Duration::from_secs(90)).is_none());
     }
 
     #[test]
     fn a_region_that_nobody_watched_leaves_nothing_behind() {
         let mut comeback = Comeback::default();
-        comeback.lose(Instant::now(), Supply::of(Some(10_000.0)), std::iter::empty());
-        assert!(comeback.is_over());
+        comeback.lose(0, Instant::now(), Supply::of(Some(10_000.0)), std::iter::empty(), 1000.0);
+        assert!(comeback.is_calm() && comeback.losses.is_empty());
+    }
+
+    #[test]
+    fn a_small_loss_or_one_that_comes_again_and_again_does_not_hold_up_the_others() {
+        let calm_in = |viewers: f64| -> Vec<u64> {
+            let (mut comeback, start) = (Comeback::default(), Instant::now());
+            let minutes = 0..10;
+            let calm = minutes.filter(|minute| {
+                let now = start + Duration::from_secs(60 * minute);
+                comeback.lose(0, now, Supply::of(Some(10_000.0)), [(0, viewers)].into_iter(), 1.0);
+                comeback.pass(now);
+                comeback.is_calm()
+            });
+            calm.collect()
+        };
+        assert_eq!(calm_in(9.0), (0..10).collect::<Vec<_>>());
+        // Every minute, and a minute and a half are waited for once in five.
+        assert_eq!(calm_in(300.0), [2, 3, 4, 5, 8, 9]);
     }
 
     #[test]
     fn another_table_reaches_those_whose_answers_run_out() {
         let (mut comeback, start) = (Comeback::default(), Instant::now());
-        comeback.lose(start, Supply::of(Some(10_000.0)), [(0, 600.0)].into_iter());
+        comeback.lose(0, start, Supply::of(Some(10_000.0)), [(0, 600.0)].into_iter(), 600.0);
         let share = |comeback: &mut Comeback, column: u8, second| {
             let table = Table::new(vec![Mix::only(column)]);
             let back = comeback.look(&table, 3, 1.0, start + Duration::from_secs(second)).expect("they are coming");

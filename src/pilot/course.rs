@@ -42,11 +42,14 @@ const NOTHING: State = State {
     starts_per_s: None,
     age: None,
     trust: Trust::Never,
+    newest: None,
+    majority: Trust::Never,
     silent: 0,
 };
 
 /// What was learned of regions, by zone and name (`live.example/eu`); kept over a restart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Saved {
     pub regions: HashMap<Arc<str>, Learned>,
 }
@@ -87,6 +90,8 @@ pub struct Asked<'a> {
     pub rows: &'a [f64],
     /// By column: of streams that prices have no say in.
     pub fixed: &'a [f64],
+    /// Nothing of it is a mere expectation.
+    pub is_measured: bool,
 }
 
 /// What is to be done after a step.
@@ -191,7 +196,8 @@ impl Course {
     /// Goes on with a market that [`Course::fits`]: files were read anew.
     pub fn with(mut self, market: Market) -> Course {
         self.prepared.iter_mut().for_each(|spare| *spare = None);
-        Course { market, ..self }
+        // Files are read for a while, and what was published meanwhile is in none of them.
+        Course { market, again: true, ..self }
     }
 
     /// Takes over what another course had for the same rows and regions: where they are sent, and what was learned of them.
@@ -218,6 +224,15 @@ impl Course {
         self.published = Table::new(rows);
         self.scales.inherit(&before.scales, heritage);
         self.comeback.inherit(&before.comeback, heritage);
+        // What went away just now is seen as a loss in the next step.
+        let was = |mask: Mask, column: usize, now: Mask| match heritage.before(column) {
+            Some(before) => mask >> before & 1,
+            None => now >> column & 1,
+        };
+        let columns = 0..self.market.regions.len();
+        let of = |mask: Mask, now: Mask| columns.clone().fold(0, |all, column| all | was(mask, column, now) << column);
+        self.condition.closed = of(before.condition.closed, self.condition.closed);
+        self.condition.down = of(before.condition.down, self.condition.down);
         (self.stage, self.heard, self.born) = (before.stage, before.heard, before.born);
         (self.stepped, self.home) = (before.stepped, None);
         (self.event, self.again) = (before.event, true);
@@ -240,14 +255,19 @@ impl Course {
         &self.asked
     }
 
+    /// Whether it is known how many session starts a query stands for.
+    pub fn is_known(&self) -> bool {
+        self.scales.are_known()
+    }
+
     /// Session starts/s by row.
     pub fn demand(&self) -> &[f64] {
         &self.demand
     }
 
-    /// Whether what is asked is what viewers want: none comes back who lost a region.
+    /// Whether what is asked is what viewers want: hardly anybody comes back who lost a region.
     pub fn is_calm(&self) -> bool {
-        self.comeback.is_over()
+        self.comeback.is_calm()
     }
 
     /// By column, what is believed of regions.
@@ -332,7 +352,8 @@ impl Course {
         let Some(at) = now.filter(|_| self.scales.are_known()) else { return };
         for column in (0..self.market.regions.len()).filter(|column| gone >> column & 1 == 1) {
             let Some(&supply) = self.supply.get(column) else { continue };
-            self.comeback.lose(at, supply, self.audience.of(column, self.flows[column].sessions()));
+            let viewers = self.audience.of(column, self.flows[column].sessions());
+            self.comeback.lose(column, at, supply, viewers, self.demand.iter().sum());
             self.audience.leave(column);
         }
     }
@@ -346,12 +367,12 @@ impl Course {
         self.event |= condition.closed & !self.condition.closed != 0;
         let again = std::mem::take(&mut self.again);
         self.condition = condition;
-        let was_calm = self.comeback.is_over();
+        let was_calm = self.comeback.is_calm();
         self.comeback.pass(now);
         self.stepped = Some(now);
 
         // For a while after a loss demand stays what it was: what players ask when they reconnect is no new demand.
-        if self.comeback.is_over() || self.asked.len() != self.market.rows.len() {
+        if self.comeback.is_calm() || self.asked.len() != self.market.rows.len() {
             self.asked.clear();
             self.asked.extend_from_slice(asked.rows);
             self.asked.resize(self.market.rows.len(), 0.0);
@@ -360,7 +381,7 @@ impl Course {
             }
         }
         let back = self.comeback.look(&self.published, self.flows.len(), stride.as_secs_f64(), now);
-        self.look(states, asked.fixed, back.as_ref(), stride.as_secs_f64(), now);
+        self.look(states, asked, back.as_ref(), stride.as_secs_f64(), now);
         let dwell: Vec<f64> = self.flows.iter().map(Flow::dwell_s).collect();
         self.audience.pass(&self.published, &self.demand, &dwell, now);
         self.turn_stage(now);
@@ -380,7 +401,7 @@ impl Course {
     }
 
     /// What is believed of each region now, and what follows for the scale of demand.
-    fn look(&mut self, states: &[State], fixed: &[f64], back: Option<&Back>, elapsed_s: f64, now: Instant) {
+    fn look(&mut self, states: &[State], asked: Asked<'_>, back: Option<&Back>, elapsed_s: f64, now: Instant) {
         let run_out = -(-elapsed_s / LAG_S).exp_m1();
         let (queries, scales) = (self.published.rates(&self.asked, self.flows.len()), self.region_scales());
         self.states.clear();
@@ -389,14 +410,14 @@ impl Course {
             let change = -self.backlog[column] * run_out;
             self.backlog[column] += change;
             let returning = back.map_or(0.0, |back| back.arrivals[column]);
-            let asked = (queries[column] + self.backlog[column] / scales[column]).max(0.0);
-            self.flows[column].feed(&state, Push { change, returning }, asked, self.comeback.is_over(), now);
+            let sent = (queries[column] + self.backlog[column] / scales[column]).max(0.0);
+            self.flows[column].feed(&state, Push { change, returning }, sent, self.comeback.is_calm(), now);
             self.states.push(state);
         }
         self.scale_demand();
-        if self.comeback.is_over() {
+        if self.comeback.is_calm() && asked.is_measured {
             let starts: Vec<Option<f64>> = self.flows.iter().map(Flow::starts).collect();
-            self.scales.learn(&self.published, &starts, &self.flowing(fixed), elapsed_s);
+            self.scales.learn(&self.published, &starts, &self.flowing(asked.fixed), elapsed_s);
             self.scale_demand();
         }
     }
@@ -430,9 +451,9 @@ impl Course {
     }
 
     fn turn_stage(&mut self, now: Instant) {
-        let trusts = || self.states.iter().map(|state| state.trust);
+        let trusts = || self.states.iter().map(|state| state.majority);
         // Without a scale nobody knows what a query stands for.
-        let reported = self.scales.are_known() && trusts().any(|trust| !matches!(trust, Trust::Never | Trust::Lost));
+        let reported = self.scales.are_known() && trusts().any(|trust| trust < Trust::Lost);
         if reported {
             self.heard = Some(now);
         }
@@ -476,7 +497,7 @@ impl Course {
     /// is: then nobody knows what has become of demand, and all are to have room.
     fn common_doubt(&self) -> f64 {
         let open = (0..self.states.len()).filter(|column| self.condition.closed >> column & 1 == 0);
-        match open.map(|column| self.states[column].trust).min() {
+        match open.map(|column| self.states[column].majority).min() {
             Some(trust @ (Trust::Doubtful | Trust::Poor)) => trust.factor(),
             _ => 1.0,
         }
@@ -493,7 +514,7 @@ impl Course {
             horizon: HORIZON_S,
         };
         let solution = self.solver.solve(&problem);
-        let free = event || !self.comeback.is_over();
+        let free = event || !self.comeback.is_calm();
         let limits = Limits {
             budget: if free { f64::INFINITY } else { budget },
             closed: self.condition.closed,

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use crate::load::State;
+use crate::load::{State, Trust};
 
 use super::balance::{Balance, DWELL_MEMORY_S, DWELL_RANGE, DWELL_S};
 
@@ -20,10 +20,12 @@ const HASTY_MEMORY_S: f64 = 5.0;
 const STARTS_MEMORY_S: f64 = 20.0;
 /// Changes of the number of sessions are told apart from chance over at least this, s.
 const STRIDE_S: f64 = 10.0;
-/// Reports older than this are predictions of ours, s: nothing is to be learned from them.
-const FRESH_S: f64 = 10.0;
-/// What differs by more than this part is believed at once.
+/// What differs by more than this part, and by more than chance, is believed at once.
 const JUMP: f64 = 0.1;
+/// Sessions differ by chance by no more than so many times the root of their number.
+const CHANCE: f64 = 4.0;
+/// Time constant in which a length is believed that follows from sessions alone, s.
+const BELIEF_S: f64 = 300.0;
 
 /// What is expected to happen to a region between two looks, starts/s.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,38 +102,39 @@ impl Flow {
     /// Takes in what is believed of the region now. `asked`: queries/s that led there. `calm`: what comes is what viewers want.
     /// Otherwise viewers come back who lost another region, and that tells nothing of starts.
     pub fn feed(&mut self, state: &State, push: Push, asked: f64, calm: bool, now: Instant) {
-        let age = state.age.map(|age| age.as_secs_f64()).filter(|age| *age <= FRESH_S);
-        let (Some(age), Some(load)) = (age, state.load().filter(|load| load.is_finite())) else {
+        // Where most reports are late, loads are predictions of ours: nothing is to be learned from them.
+        let newest = state.newest.filter(|_| state.majority <= Trust::Predicted).map(|age| age.as_secs_f64());
+        let (Some(newest), Some(load)) = (newest, state.load().filter(|load| load.is_finite())) else {
             (self.track, self.stride) = (None, None);
             return;
         };
         let sound = |rate: f64| if rate.is_finite() { rate } else { 0.0 };
         let told = state.starts_per_s.map(|rate| sound(rate).max(0.0));
-        self.measure(load, told, sound(asked).max(0.0), calm, now);
-        let steady = || told.unwrap_or(load / self.dwell_s);
-        let track = self.track.get_or_insert_with(|| Track {
-            sessions: load,
-            starts: steady(),
-            at: now,
-            heard: now,
-            since: now,
-        });
-        let elapsed = now.saturating_duration_since(track.at).as_secs_f64();
+        let elapsed = self.track.map_or(0.0, |track| now.saturating_duration_since(track.at).as_secs_f64());
+        // A report that was there before has been believed already.
+        let is_news = self.track.is_none() || newest <= elapsed;
+        let steady = told.unwrap_or(load / self.dwell_s);
+        let track = self.track.get_or_insert(Track { sessions: load, starts: steady, at: now, heard: now, since: now });
         track.at = now;
         track.starts = (track.starts + sound(push.change)).max(0.0);
         let lasting = (track.starts + sound(push.returning).max(0.0)) * self.dwell_s;
         track.sessions = lasting + (track.sessions - lasting) * (-elapsed / self.dwell_s).exp();
-        // A report that was there before has been believed already.
-        if age > elapsed && track.heard < now {
+        let error = load - track.sessions;
+        let larger = track.sessions.max(load);
+        if is_news && error.abs() > JUMP * larger + CHANCE * larger.sqrt() {
+            (track.sessions, track.heard) = (load, now);
+            // Nobody came or left so fast: this report is wrong or those before were, and what they told of starts with them.
+            self.stride = None;
+            if calm {
+                (track.starts, track.since) = (steady, now);
+                self.balance = Balance::default();
+            }
             return;
         }
+        self.measure(load, told, sound(asked).max(0.0), calm, is_news, now);
+        let Some(track) = self.track.as_mut().filter(|_| is_news) else { return };
         let since = now.saturating_duration_since(track.heard).as_secs_f64().max(elapsed);
         track.heard = now;
-        let error = load - track.sessions;
-        if error.abs() > JUMP * track.sessions.max(load) {
-            track.sessions = load;
-            return;
-        }
         let part = -(-since / if calm { LOAD_MEMORY_S } else { HASTY_MEMORY_S }).exp_m1();
         track.sessions += part * error;
         if let (Some(told), true) = (told, calm) {
@@ -143,7 +146,7 @@ impl Flow {
     }
 
     /// Learns how long sessions last.
-    fn measure(&mut self, sessions: f64, told: Option<f64>, asked: f64, calm: bool, now: Instant) {
+    fn measure(&mut self, sessions: f64, told: Option<f64>, asked: f64, calm: bool, is_news: bool, now: Instant) {
         let begun = Stride { sessions, at: now, count: 0, asked: 0.0, told: 0, starts: 0.0 };
         let Some(stride) = self.stride.as_mut().filter(|_| calm) else {
             self.stride = Some(begun);
@@ -155,7 +158,7 @@ impl Flow {
         }
         let stride = *stride;
         let length_s = now.saturating_duration_since(stride.at).as_secs_f64();
-        if length_s < STRIDE_S {
+        if length_s < STRIDE_S || !is_news {
             return;
         }
         self.stride = Some(begun);
@@ -175,7 +178,8 @@ impl Flow {
         }
         self.balance.feed(mean, growth, stride.asked / f64::from(stride.count), length_s);
         if let Some(dwell_s) = self.balance.dwell_s() {
-            self.believe(dwell_s);
+            let gone = 1.0 / self.dwell_s;
+            self.believe(1.0 / (gone - (-length_s / BELIEF_S).exp_m1() * (1.0 / dwell_s - gone)));
         }
     }
 
@@ -193,7 +197,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::load::Trust;
 
     /// Queries/s.
     const ASKED: f64 = 5.0;
@@ -206,6 +209,8 @@ mod tests {
             starts_per_s,
             age: Some(Duration::from_secs(1)),
             trust: Trust::Fresh,
+            newest: Some(Duration::from_secs(1)),
+            majority: Trust::Fresh,
             silent: 0,
         }
     }
@@ -266,9 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn starts_that_absurd_reports_made_up_are_forgotten_within_minutes() {
+        let mut flow = run(900, DWELL_S, false);
+        let (before, begin) = (flow.starts().unwrap(), flow.track.unwrap().at);
+        let now = |second: u64| begin + Duration::from_secs(second);
+        let sessions = flow.sessions().unwrap();
+        for second in 1..=60 {
+            let wrong = [0.0, 10.0, 3e4, 2e9][second as usize / 3 % 4];
+            flow.feed(&state(wrong, None), Push::default(), ASKED, true, now(second));
+        }
+        for second in 61..=120 {
+            flow.feed(&state(sessions, None), Push::default(), ASKED, true, now(second));
+        }
+        let after = flow.starts().unwrap();
+        assert!((0.5..2.0).contains(&(after / before)), "{before} {after}");
+        assert!((flow.dwell_s() / DWELL_S - 1.0).abs() < 0.2, "{flow:?}");
+    }
+
+    #[test]
     fn nothing_is_learned_from_predictions_or_from_lies() {
         let (mut flow, start) = (Flow::default(), Instant::now());
-        let old = State { age: Some(Duration::from_secs(60)), ..state(500.0, Some(9.0)) };
+        let old = State { majority: Trust::Poor, ..state(500.0, Some(9.0)) };
         let lies = [state(f64::INFINITY, None), state(f64::NAN, Some(f64::NAN)), state(10.0, Some(f64::INFINITY))];
         for (second, state) in [old].iter().chain(&lies).cycle().take(400).enumerate() {
             let push = Push { change: f64::NAN, returning: f64::INFINITY };

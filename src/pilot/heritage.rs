@@ -63,6 +63,11 @@ impl Heritage {
         self.columns.iter().enumerate().filter_map(|(column, before)| Some((column, usize::from((*before)?))))
     }
 
+    /// The column before of one now.
+    pub fn before(&self, column: usize) -> Option<u8> {
+        self.columns.get(column).copied().flatten()
+    }
+
     /// The column now of one before.
     pub fn column(&self, before: u8) -> Option<u8> {
         self.columns.iter().position(|column| *column == Some(before)).map(|column| column as u8)

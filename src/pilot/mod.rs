@@ -56,10 +56,19 @@ pub trait Demand {
         let _ = group;
         None
     }
+
+    /// Whether what is said of now is more than is asked, since an event is expected: nothing is to be learned from that.
+    fn is_raised(&self, group: u32) -> bool {
+        let _ = group;
+        false
+    }
 }
 
 /// Rankings to publish for groups of the snapshot that [`Pilot::step`] was given.
 pub type Change = (u32, Arc<Rankings>);
+
+/// Regions that are gone and still remembered.
+const MAX_GONE: usize = 1000;
 
 #[derive(Default)]
 pub struct Pilot {
@@ -78,7 +87,9 @@ impl Pilot {
 
     /// What is worth keeping over a restart.
     pub fn saved(&self) -> Saved {
-        let mut saved = self.saved.clone();
+        // Regions that are gone may come back; files that name ever others are not kept for ever.
+        let gone_too_many = self.saved.regions.len() > MAX_GONE + self.known.regions.len();
+        let mut saved = if gone_too_many { Saved::default() } else { self.saved.clone() };
         self.runs.iter().for_each(|run| run.save(&mut saved));
         saved
     }

@@ -75,10 +75,14 @@ impl Run {
         let fixed = market.demand(snapshot, |group| demand.by_cell(group), &mut self.asked);
         let condition = condition(market, snapshot);
         let open = !condition.closed;
-        let decision = self.course.step(condition, states, Asked { rows: &self.asked, fixed: &fixed }, now);
-        let rates = size::Rates { asked: self.course.asked(), started: self.course.demand(), demand };
-        // While viewers come back, what they ask foretells nothing.
-        self.sizes.look(self.course.market(), snapshot, open, rates, self.course.is_calm(), now);
+        let is_measured = !market.groups.iter().any(|member| demand.is_raised(member.group));
+        let asked = Asked { rows: &self.asked, fixed: &fixed, is_measured };
+        let decision = self.course.step(condition, states, asked, now);
+        if self.course.is_known() {
+            let rates = size::Rates { asked: self.course.asked(), started: self.course.demand(), demand };
+            // While viewers come back, what they ask foretells nothing.
+            self.sizes.look(self.course.market(), snapshot, open, rates, self.course.is_calm(), now);
+        }
         match decision {
             Decision::Keep => vec![],
             Decision::Publish => self.changes(snapshot),

@@ -16,6 +16,16 @@ pub(super) const RANGE: (f64, f64) = (0.001, 1000.0);
 const FEW: f64 = 0.05;
 /// How much a region's starts may differ from what is expected in one step of learning.
 const SURPRISE: (f64, f64) = (0.1, 10.0);
+/// Viewers do not multiply by more than this while reports lag behind queries. Where more is asked than that, not viewers
+/// became so many more: answers did that come from us, as when a name is pointed here of which only a few asked before.
+const SUDDEN: f64 = 2.0;
+/// And by so many starts/s: of a few, chance decides.
+const SLACK: f64 = 0.1;
+/// When all are back who lost a region, a query stands for so many times as much at most: players ask anew and anew, and
+/// demand may have changed meanwhile.
+const SETTLING: (f64, f64) = (0.1, 2.0);
+/// So many queries have to be seen before anything is said: of fewer, chance (or whoever tries out a new server) decides.
+const SEEN: f64 = 30.0;
 /// Queries and starts are both seen for so long before anything is said, s: queries/s are known only smoothed, and rise from
 /// nothing when it all begins.
 const SETTLED_S: f64 = 60.0;
@@ -27,6 +37,8 @@ pub struct Scales {
     known: bool,
     /// How long there was something to learn from, s.
     seen_s: f64,
+    /// And how much.
+    seen: f64,
 }
 
 impl Scales {
@@ -36,7 +48,7 @@ impl Scales {
         let told = || known.iter().filter_map(sound);
         let count = told().count();
         if count == 0 {
-            return Scales { by_row: vec![1.0; table.len()], known: false, seen_s: 0.0 };
+            return Scales { by_row: vec![1.0; table.len()], known: false, seen_s: 0.0, seen: 0.0 };
         }
         // A region that tells nothing is like the others.
         let mean = told().sum::<f64>() / count as f64;
@@ -46,7 +58,7 @@ impl Scales {
             false => mix.parts().map(|(column, part)| part * of(column)).sum(),
         };
         let by_row = table.rows().iter().map(|mix| scale(mix).clamp(RANGE.0, RANGE.1)).collect();
-        Scales { by_row, known: true, seen_s: SETTLED_S }
+        Scales { by_row, known: true, seen_s: SETTLED_S, seen: SEEN }
     }
 
     /// Takes over those of rows that were there before; the others are like their mean.
@@ -59,7 +71,7 @@ impl Scales {
             self.by_row.fill(mean.clamp(RANGE.0, RANGE.1));
         }
         heritage.rows().for_each(|(row, was)| self.by_row[row] = before.by_row[was]);
-        (self.known, self.seen_s) = (true, before.seen_s);
+        (self.known, self.seen_s, self.seen) = (true, before.seen_s, before.seen);
     }
 
     pub fn are_known(&self) -> bool {
@@ -84,10 +96,16 @@ impl Scales {
         }
         if !self.known {
             self.seen_s += elapsed_s;
-            if self.seen_s >= SETTLED_S {
+            self.seen += all * elapsed_s;
+            if self.seen_s >= SETTLED_S && self.seen >= SEEN {
                 self.known = true;
                 self.by_row.fill((all_starts / all).clamp(RANGE.0, RANGE.1));
             }
+            return;
+        }
+        let excess = all / (SUDDEN * (all_starts + SLACK));
+        if excess > 1.0 {
+            self.by_row.iter_mut().for_each(|scale| *scale = (*scale / excess).clamp(RANGE.0, RANGE.1));
             return;
         }
         let few = FEW * all / told().count() as f64;
@@ -104,11 +122,11 @@ impl Scales {
         }
     }
 
-    /// Demand is as much as it was, starts/s in all, though other queries stand for it.
+    /// Demand is as much as it was, starts/s in all, though other queries stand for it; within limits, as it may have changed.
     pub fn settle(&mut self, asked: &[f64], total: f64) {
         let now: f64 = asked.iter().zip(&self.by_row).map(|(asked, scale)| asked * scale).sum();
-        let part = total / now;
-        if part > 0.0 && part.is_finite() {
+        let part = (total / now).clamp(SETTLING.0, SETTLING.1);
+        if part.is_finite() {
             self.by_row.iter_mut().for_each(|scale| *scale = (*scale * part).clamp(RANGE.0, RANGE.1));
         }
     }
@@ -160,6 +178,29 @@ mod tests {
         let swapped = Table::new(vec![Mix::only(1), Mix::only(0)]);
         let by_column = scales.by_column(&swapped, &[10.0, 10.0], 2);
         assert!((by_column[1] - 0.5).abs() < 0.02 && (by_column[0] - 8.0).abs() < 0.2, "{by_column:?}");
+    }
+
+    #[test]
+    fn a_few_queries_tell_nothing() {
+        let (table, mut demand) = (apart(), vec![]);
+        let mut scales = Scales::restored(&table, &[None, None]);
+        for _ in 0..600 {
+            scales.apply(&[0.01, 0.01], &mut demand);
+            scales.learn(&table, &[Some(5.0), Some(80.0)], &demand, 1.0);
+        }
+        assert!(!scales.are_known());
+    }
+
+    #[test]
+    fn when_a_name_is_pointed_here_its_viewers_do_not_count_a_hundred_times() {
+        let (table, mut demand) = (apart(), vec![]);
+        let mut scales = taught(900);
+        for _ in 0..5 {
+            scales.apply(&[1000.0, 1000.0], &mut demand);
+            scales.learn(&table, &[Some(5.0), Some(80.0)], &demand, 1.0);
+        }
+        scales.apply(&[1000.0, 1000.0], &mut demand);
+        assert!(demand.iter().sum::<f64>() < 2.1 * 85.0, "{demand:?}");
     }
 
     #[test]

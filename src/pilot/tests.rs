@@ -55,10 +55,14 @@ struct World {
     pilot: Pilot,
     demand: Cells,
     sessions: Vec<f64>,
+    /// As last told.
+    told: Vec<f64>,
     /// Starts for a query.
     starts: f64,
     /// Reports come.
     telling: bool,
+    /// So often.
+    period: Duration,
     heard: Instant,
     now: Instant,
 }
@@ -80,8 +84,8 @@ impl World {
             |part: f64| facts.iter().map(|facts| total * part / DWELL * f64::from(facts.blocks) / blocks).collect();
         let demand = Cells(vec![starts(1.0), vec![0.0; facts.len()]]);
         let sessions = vec![0.0; known.regions.len()];
-        let now = Instant::now();
-        World { snapshot, known, pilot, demand, sessions, starts: 1.0, telling: true, heard: now, now }
+        let (told, now, period) = (sessions.clone(), Instant::now(), Duration::from_secs(1));
+        World { snapshot, known, pilot, demand, sessions, told, starts: 1.0, telling: true, period, heard: now, now }
     }
 
     /// Where the answers of now send the viewers: starts/s by region.
@@ -102,7 +106,7 @@ impl World {
 
     fn states(&self) -> Vec<State> {
         let age = self.now - self.heard;
-        let trust = Trust::at(age);
+        let trust = Trust::at(age, self.period);
         let state = |sessions: &f64| State {
             sessions: Some(*sessions),
             utilization: None,
@@ -110,20 +114,23 @@ impl World {
             starts_per_s: None,
             age: Some(age),
             trust,
+            newest: Some(age),
+            majority: trust,
             silent: 0,
         };
-        self.sessions.iter().map(state).collect()
+        self.told.iter().map(state).collect()
     }
 
     /// A second later; gives the part of the traffic that is sent elsewhere.
     fn second(&mut self) -> f64 {
         let before = self.rates();
         self.now += Duration::from_secs(1);
-        if self.telling {
-            self.heard = self.now;
-        }
         for (sessions, rate) in self.sessions.iter_mut().zip(&before) {
             *sessions += rate * self.starts - *sessions / DWELL;
+        }
+        if self.telling && self.now - self.heard >= self.period {
+            self.heard = self.now;
+            self.told.clone_from(&self.sessions);
         }
         let mut changes = self.pilot.react();
         self.publish(&mut changes);
@@ -153,6 +160,7 @@ impl World {
         let name = |known: &Known, id: usize| Arc::clone(&known.regions[id].name);
         let was = |id| (0..self.sessions.len()).find(|before| name(&self.known, *before) == name(&known, id));
         self.sessions = (0..known.regions.len()).map(|id| was(id).map_or(0.0, |id| self.sessions[id])).collect();
+        self.told.clone_from(&self.sessions);
         self.known = Arc::new(known);
         let facts = &self.snapshot.geography().facts;
         let all = |facts: &[Facts]| facts.iter().map(|facts| f64::from(facts.blocks)).sum::<f64>();
@@ -183,7 +191,7 @@ impl World {
 fn without_any_report_viewers_go_to_the_nearest_region_whatever_capacities_are_written() {
     let mut world = World::new(ZONE, 100_000.0);
     let mut states = world.states();
-    states.iter_mut().for_each(|state| (state.trust, state.age, state.sessions) = (Trust::Never, None, None));
+    states.iter_mut().for_each(|state| (state.majority, state.newest, state.sessions) = (Trust::Never, None, None));
     for _ in 0..3 {
         assert!(world.pilot.step(&states, &world.demand, world.now).is_empty());
     }
@@ -205,6 +213,17 @@ fn a_region_that_would_overflow_sends_its_farthest_viewers_elsewhere_and_none_mo
     assert!(most <= 0.023, "at most two percent in a second: {most}");
     // Other policies are none of ours.
     assert_eq!(market.regions.len(), 3);
+}
+
+#[test]
+fn regions_that_report_four_times_a_minute_or_once_are_kept_from_overflowing_as_well() {
+    for period in [15, 60] {
+        let mut world = World { period: Duration::from_secs(period), ..World::new(ZONE, 23_500.0) };
+        world.seconds(3600);
+        assert_eq!(world.pilot.view().markets[0].stage, Stage::Steered);
+        assert!(world.sessions.iter().all(|sessions| *sessions < 9_500.0), "{period} s: {:?}", world.sessions);
+        assert!(world.sessions.iter().sum::<f64>() > 22_000.0);
+    }
 }
 
 #[test]
@@ -412,10 +431,43 @@ impl Demand for Doubling<'_> {
     }
 }
 
+/// What an event is expected to bring.
+struct Expecting<'a>(&'a Cells);
+
+impl Demand for Expecting<'_> {
+    fn by_cell(&self, group: u32) -> Option<&[f64]> {
+        self.0.by_cell(group)
+    }
+
+    fn is_raised(&self, _: u32) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_an_event_is_expected_to_bring_teaches_nothing() {
+    let mut world = World::new(ZONE, 6_000.0);
+    world.told = vec![1_000.0; 3];
+    for _ in 0..300 {
+        world.now += Duration::from_secs(1);
+        world.heard = world.now;
+        world.pilot.step(&world.states(), &Expecting(&world.demand), world.now);
+    }
+    assert!(world.pilot.saved().regions.values().all(|learned| learned.scale.is_none()));
+    assert_eq!(world.pilot.view().markets[0].stage, Stage::Unreported);
+}
+
 #[test]
 fn what_is_foreseen_is_told_by_region() {
     let mut world = World::new(ZONE, 6_000.0);
     world.seconds(30);
+    let view = world.pilot.view();
+    let regions = &view.markets[0].regions;
+    assert!(
+        regions.iter().all(|region| region.scaling.worst_loss.is_none()),
+        "it is not known what a query stands for"
+    );
+    world.seconds(60);
     assert!(world.pilot.view().markets[0].regions.iter().all(|region| region.scaling.ahead.is_none()));
     world.now += Duration::from_secs(20);
     world.heard = world.now;
