@@ -298,7 +298,7 @@ fn simulate_with_names_that_are_none_is_wrong_usage() {
         (&["--stream", "lives"], "no stream \"lives\"; did you mean \"live\"?"),
         (&["--zone", "steam.example"], "no zone \"steam.example\" in the files; did you mean \"stream.example\"?"),
         (&["--add", "uk=near:Londom"], "--add: \"Londom\" is no city we know; did you mean \"London\""),
-        (&["--add", "eu=near:Paris"], "--add: zone stream.example. has a region \"eu\" already"),
+        (&["--add", "eu=near:Paris"], "--add: zone stream.example has a region \"eu\" already"),
         (&["--total", "many"], "--total \"many\" is no number of sessions"),
     ] {
         let (code, out, err) = run(&files, &[&["simulate"], arguments].concat());
@@ -521,4 +521,55 @@ fn check_warns_of_a_loss_that_would_be_too_much() {
       help: give the others 15000 sessions more, or keep the load below 40 % of all capacity; see `meridian simulate --all-n-1`
     1 zone, 0 errors, 1 warning
     ");
+}
+
+#[test]
+fn the_table_of_round_trip_times_is_judged_by_check_and_diff_as_by_serve() {
+    let files = Files::new(SIZED);
+    files.put("meridian.toml", "[steering]\nrtt = \"rtt.csv\"\n");
+    files.put("next.toml", SIZED.replace("London", "Paris"));
+    let told = |part: &str| {
+        for arguments in [&["check"][..], &["check", "--json"], &["diff", "next.toml"], &["simulate"]] {
+            let (code, out, err) = run(&files, arguments);
+            assert!(code == 1 && format!("{out}{err}").contains(part), "{arguments:?}: {out}{err}");
+        }
+    };
+    told("can't read the table of round-trip times");
+    files.put("rtt.csv", "prefix,region,ms\n81.2.69.0/24,eu,NaN\n");
+    told(" is no round-trip time");
+    files.put("rtt.csv", "prefix,region,ms\n81.2.69.0/25,eu,20\n");
+    told("81.2.69.0/25 is finer than /24");
+    files.put("rtt.csv", "prefix,region,ms\n81.2.69.0/24,ue,20\n");
+    let (code, out, _) = run(&files, &["check"]);
+    assert!(code == 0 && out.contains("rtt.csv:2:14: warning: no zone uses a region ue"), "{out}");
+    let (code, out, _) = run(&files, &["check", "next.toml"]);
+    assert!(code == 0 && !out.contains("no zone uses"), "other files need not have all regions: {out}");
+    files.put("rtt.csv", "prefix,region,ms\n81.2.69.0/24,eu,20\n");
+    let (code, out, _) = run(&files, &["check"]);
+    assert!(code == 0 && !out.contains("rtt.csv"), "{out}");
+}
+
+#[test]
+fn simulate_takes_no_other_unit_than_the_zone_has_unless_a_session_is_written() {
+    let files = Files::new(SIZED);
+    for (arguments, place) in [
+        (["--add", "sa=near:Sao Paulo,40Gbps"], "--add: \"40Gbps\" is in bits/s"),
+        (["--total", "40Gbps"], "--total: \"40Gbps\" is in bits/s"),
+    ] {
+        let (code, out, err) = run(&files, &["simulate", arguments[0], arguments[1]]);
+        assert!(code == 2 && out.is_empty() && err.contains(place), "{err}");
+        let (rule, mend) = ("only by what a session takes", "session = \"5Mbps\" at the top of");
+        assert!(err.contains(rule) && err.contains(mend), "{err}");
+    }
+    files.put("next.toml", SIZED.replace("London", "Paris"));
+    let (code, _, err) = run(&files, &["diff", "next.toml", "--total", "40Gbps"]);
+    assert!(code == 2 && err.contains("--total: \"40Gbps\" is in bits/s"), "{err}");
+    files.put("zones/stream.example.toml", SIZED.replace("ns   =", "session = \"4Mbps\"\nns   ="));
+    let (code, out, err) = run(&files, &["simulate", "--total", "40Gbps", "--add", "sa=near:Sao Paulo,40Gbps"]);
+    assert!(code == 0 && out.starts_with("10000 sessions given"), "{out}{err}");
+    files.put("zones/stream.example.toml", SIZED.replace("000 sessions", "Gbps"));
+    let (code, _, err) = run(&files, &["simulate", "--add", "sa=near:Sao Paulo,400 sessions"]);
+    assert!(code == 2 && err.contains("\"400 sessions\" is in sessions"), "{err}");
+    let (code, out, err) = run(&files, &["simulate", "--total", "4000 sessions"]);
+    assert!(code == 0 && out.starts_with("4000 sessions given"), "a count needs no unit: {out}{err}");
 }

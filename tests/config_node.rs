@@ -181,6 +181,9 @@ fn the_example_of_the_docs_is_in_order() {
     let keys = dir.path().join("heartbeat.keys");
     std::fs::write(&keys, block("```text\n")).unwrap();
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let token = dir.path().join("scaler.token");
+    std::fs::write(&token, "a-token-of-the-scaler").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     let own = rcgen::generate_simple_self_signed(["ns1.example.net".to_owned()]).unwrap();
     std::fs::write(dir.path().join("admin-cert.pem"), own.cert.pem()).unwrap();
     std::fs::write(dir.path().join("admin-key.pem"), own.signing_key.serialize_pem()).unwrap();

@@ -46,7 +46,13 @@ fn panel(
         .x_label_area_size(28)
         .y_label_area_size(46)
         .build_cartesian_2d(0.0..end, 0.0..top)?;
-    chart.configure_mesh().disable_x_mesh().light_line_style(WHITE).x_desc("minutes").draw()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(WHITE)
+        .x_desc("minutes")
+        .x_label_formatter(&|minute| format!("{minute:.0}"))
+        .draw()?;
     if let Some(line) = line {
         chart.draw_series(LineSeries::new([(0.0, line), (end, line)], BLACK.mix(0.4)))?;
     }

@@ -1,4 +1,4 @@
-//! `POST /v1/load`: reports of servers and of whole regions, as one JSON object or as lines of them.
+//! `POST /v1/load`: reports of servers and of whole regions, as one JSON object, an array or lines of them.
 //!
 //! Each is taken or refused by itself; the answer tells how many were taken, and of each refused one the line, what is
 //! wrong and the rule.
@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body::{bytes, refuse};
 use super::{Admin, orders};
@@ -62,7 +62,7 @@ pub async fn take(State(admin): State<Admin>, body: Body) -> Response {
     };
     let reports = split(text);
     if reports.is_empty() {
-        return refuse(StatusCode::BAD_REQUEST, "the body is empty; send a JSON object, or one a line");
+        return refuse(StatusCode::BAD_REQUEST, format!("the body is empty; send {FORM}"));
     }
     if reports.len() > MAX_REPORTS {
         let what = format!("{} reports, more than {MAX_REPORTS} in one body", reports.len());
@@ -76,7 +76,7 @@ pub async fn take(State(admin): State<Admin>, body: Body) -> Response {
                 taken += 1;
                 doubted += usize::from(heard == Heard::Doubted);
             }
-            Err(fault) => refused.push(json!({ "line": line, "what": fault.what, "rule": fault.why.rule() })),
+            Err(fault) => refused.push(json!({ "line": line, "what": fault.what, "rule": rule(fault.why) })),
         }
     }
     let status = if taken == 0 { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
@@ -92,15 +92,47 @@ pub async fn take(State(admin): State<Admin>, body: Body) -> Response {
     (status, Json(answer)).into_response()
 }
 
-/// The reports of a body, with their lines.
-fn split(text: &str) -> Vec<(usize, Result<Said, Fault>)> {
-    let broken = |error: serde_json::Error| Fault::new(Why::Unreadable, format!("not a report: {error}"));
-    // One object may be written over several lines.
-    if let Ok(said) = serde_json::from_str(text) {
-        return vec![(1, Ok(said))];
+/// What a body may be.
+const FORM: &str = "a JSON object like {\"region\": \"eu\", \"sessions\": 812}, one a line, or an array of them; \
+    its keys are region, zone, server, sessions, utilization, capacity, bits_per_s and starts_per_s";
+
+/// The rule that was broken. Servers that are asked may answer in more forms than are posted.
+fn rule(why: Why) -> &'static str {
+    match why {
+        Why::Unreadable => FORM,
+        Why::Nothing => {
+            "a report has `sessions`, `utilization`, `capacity`, `bits_per_s` or `starts_per_s`, as in \"sessions\": 812"
+        }
+        Why::Unknown => {
+            "`region` or `server` is one of the zone files, as in \"region\": \"eu\" or \"server\": \"192.0.2.11\""
+        }
+        why => why.rule(),
     }
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines.map(|(line, number)| (number, serde_json::from_str(line).map_err(broken))).collect()
+}
+
+/// The reports of a body, with their lines, or in an array their places from 1.
+fn split(text: &str) -> Vec<(usize, Result<Said, Fault>)> {
+    // One object or array may be written over several lines.
+    match serde_json::from_str(text) {
+        Ok(Value::Array(list)) => list.into_iter().zip(1..).map(|(value, place)| (place, said(value))).collect(),
+        Ok(value) => vec![(1, said(value))],
+        Err(_) => {
+            let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+            lines.map(|(line, number)| (number, serde_json::from_str(line).map_err(broken).and_then(said))).collect()
+        }
+    }
+}
+
+fn said(value: Value) -> Result<Said, Fault> {
+    // serde would take the elements of an array for the fields in their order.
+    if !value.is_object() {
+        return Err(Fault::new(Why::Unreadable, "not a report: no JSON object"));
+    }
+    serde_json::from_value(value).map_err(broken)
+}
+
+fn broken(error: serde_json::Error) -> Fault {
+    Fault::new(Why::Unreadable, format!("not a report: {error}"))
 }
 
 /// Errors are counted by then.
@@ -153,6 +185,13 @@ mod tests {
         );
         let fault = lines[1].1.as_ref().unwrap_err();
         assert!(fault.what.contains("unknown field `session`"), "{fault}");
+    }
+
+    #[test]
+    fn an_array_of_objects_is_as_good_as_lines_and_told_by_place() {
+        let list = split("[{\"region\":\"eu\",\"sessions\":1},\n 7, {\"region\":\"us\",\"sessions\":1}]");
+        let told: Vec<(usize, bool)> = list.iter().map(|(place, said)| (*place, said.is_ok())).collect();
+        assert_eq!(told, [(1, true), (2, false), (3, true)]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use axum::{Extension, Json, Router};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
@@ -50,6 +50,9 @@ const TOLD: usize = 100;
 const MAX_NAME: usize = 255;
 /// Lines taken under one lock.
 const BATCH: usize = 256;
+
+const FORM: &str =
+    r#"a line is {"prefix": "198.51.100.0/24", "region": "eu-west", "rtt_ms": 42.5}, and perhaps zone and loss"#;
 
 /// A line, read and within its own rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +97,6 @@ struct Written {
 impl Line {
     /// Whether the numbers can be believed is asked by who learns from them.
     pub fn read(text: &[u8]) -> Result<Line, Fault> {
-        const FORM: &str = r#"a line is {"prefix": "198.51.100.0/24", "region": "eu-west", "rtt_ms": 42.5}, and perhaps zone and loss"#;
         if text.len() > MAX_LINE {
             return Err(fault(format!("the line has {} bytes", text.len()), format!("at most {MAX_LINE}")));
         }
@@ -171,6 +173,9 @@ async fn take(
         Ok(text) => text,
         Err(refusal) => return refusal,
     };
+    if text.trim_ascii().is_empty() {
+        return refuse(StatusCode::BAD_REQUEST, format!("the body is empty; {FORM}"));
+    }
     // Without tokens the address tells one from the other.
     let who = match peer {
         Some(Extension(Peer(from))) if &*author.0 == LOCAL => Arc::from(from.ip().to_canonical().to_string()),
@@ -186,13 +191,13 @@ async fn take(
     let learned = door.learned;
     let work = move || read(&text, &view.snapshot, &learned, &who, Timestamp::now());
     match spawn_blocking(work).await {
-        Ok(outcome) => Json(outcome).into_response(),
+        Ok(outcome) => outcome.into_response(),
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "a fault of ours; the log says more"),
     }
 }
 
 /// Feeds every line and tells the outcome.
-fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Timestamp) -> serde_json::Value {
+fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Timestamp) -> (StatusCode, Json<Value>) {
     let (regions, database) = (Regions::of(snapshot), &snapshot.geography().database);
     let reporter = Reporter::of(who);
     let (mut taken, mut refused, mut more) = (0u64, Vec::new(), 0u64);
@@ -222,7 +227,15 @@ fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Time
             }
         }
     }
-    json!({ "taken": taken, "refused": refused, "refused_beyond": more })
+    let mut answer = json!({ "taken": taken, "refused": refused, "refused_beyond": more });
+    if taken == 0 {
+        let first = &answer["refused"][0];
+        let told = first["what"].as_str().zip(first["rule"].as_str());
+        let why = told.map_or(String::new(), |(what, rule)| format!(": {what} ({rule})"));
+        answer["error"] = json!(format!("no line was taken{why}"));
+        return (StatusCode::UNPROCESSABLE_ENTITY, Json(answer));
+    }
+    (StatusCode::OK, Json(answer))
 }
 
 /// A line whose region and client are known.

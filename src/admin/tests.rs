@@ -249,6 +249,25 @@ async fn round_trip_times_are_taken_line_by_line() {
 }
 
 #[tokio::test]
+async fn round_trip_times_of_which_none_is_taken_are_an_error_that_says_why() {
+    let rig = rig_with(Access::default(), Ok(17), |view| view.snapshot = Arc::new(placed())).await;
+    let post = async |lines: &str| {
+        let reply = rig.client().post_lines("/v1/rtt", lines.to_owned(), SECOND * 9).await.unwrap();
+        (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap())
+    };
+    let (status, body) = post(r#"{"prefix": "1.1.1.0/24", "region": "eu", "rtt_ms": 1e308}"#).await;
+    let why = "no line was taken: 1e308 ms is no round trip (from 1 to 2000 ms)";
+    assert_eq!((status, &body["error"]), (422, &json!(why)), "{body}");
+    let (_, body) = post(r#"{"prefix": "198.51.100.0/24", "region": "eu", "rtt_ms": 42.5}"#).await;
+    assert_eq!(body["refused"][0]["what"], "where the prefix is, is not known", "{body}");
+    assert!(body["refused"][0]["rule"].as_str().unwrap().contains("documentation"), "{body}");
+    let (status, body) = post("\n \n").await;
+    assert!(status == 400 && body["error"].as_str().unwrap().contains("\"rtt_ms\": 42.5"), "{body}");
+    let sound = r#"{"prefix": "1.1.1.0/24", "region": "eu", "rtt_ms": 20}"#;
+    assert_eq!(post(&format!("x\n{sound}")).await.0, 200, "one was taken");
+}
+
+#[tokio::test]
 async fn floods_of_round_trip_times_are_bounded() {
     let rig = rig_with(Access::default(), Ok(17), |view| view.snapshot = Arc::new(placed())).await;
     let post = |lines: String| {
@@ -256,10 +275,12 @@ async fn floods_of_round_trip_times_are_bounded() {
         async move { client.post_lines("/v1/rtt", lines, SECOND * 9).await.unwrap() }
     };
     let reply = post(format!("{}\n", "x".repeat(80)).repeat(2000)).await;
-    let body: Value = reply.read().unwrap();
+    assert_eq!(reply.status, 422);
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!((body["refused"].as_array().unwrap().len(), &body["refused_beyond"]), (100, &json!(1900)));
     assert_eq!(post("x".repeat(2 << 20)).await.status, 413);
-    assert_eq!(post("\n".repeat(40_000)).await.status, 429);
+    assert_eq!(post("\n".repeat(40_000)).await.status, 400, "an empty body costs nobody a line");
+    assert_eq!(post("x\n".repeat(40_000)).await.status, 429);
 }
 
 #[tokio::test]
@@ -279,8 +300,9 @@ async fn who_may_report_may_do_nothing_else() {
         rig.raw(request.as_bytes()).await[9..12].to_owned()
     };
     for (method, path, token, wanted) in [
-        ("POST", "/v1/rtt", "edge", "200"),
-        ("POST", "/v1/rtt", "alice", "200"),
+        // Let in, with an empty body.
+        ("POST", "/v1/rtt", "edge", "400"),
+        ("POST", "/v1/rtt", "alice", "400"),
         ("POST", "/v1/rtt", "rita", "403"),
         ("POST", "/v1/reload", "edge", "403"),
         ("GET", "/v1/status", "edge", "403"),

@@ -1,4 +1,4 @@
-//! `meridian check [PATH…]`: every fault of every file in one run.
+//! `meridian check [PATH…]`: every fault of every file in one run, those included that `serve` would refuse to start on.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::config::settings::Node;
-use crate::config::{Diagnostic, Shared, geo_warnings, load_database, load_node, load_zones};
+use crate::config::{Diagnostic, Shared, geo_warnings, load_database, load_node, load_zones, rtt};
 
-/// Checks the node's file, its location databases and overrides, and the zones of `paths` (files or directories), by
-/// default the node's own zones.
+/// Checks the node's file, its location databases and overrides, its table of round-trip times, and the zones of `paths`
+/// (files or directories), by default the node's own zones.
 ///
 /// `config` is the node's file; without it `meridian.toml`, if that is there. Prints all diagnostics and a line that
 /// counts them, as JSON when asked. The exit code is 1 when there is an error, else 0. Errors are those of `out`.
@@ -41,6 +41,14 @@ pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn W
 fn all_of(node: &Node, shared: &Shared, paths: &[PathBuf], mut faults: Vec<Diagnostic>) -> (usize, Vec<Diagnostic>) {
     let own = std::slice::from_ref(&node.zones);
     let loaded = load_zones(if paths.is_empty() { own } else { paths }, shared);
+    match rtt::of(node) {
+        // Other paths need not have all regions of the node, nor do zones with errors.
+        Ok(rows) if paths.is_empty() && !loaded.has_errors() => {
+            faults.extend(node.rtt.iter().flat_map(|path| rtt::unknown_regions(path, &rows, &loaded.zones)));
+        }
+        Ok(_) => {}
+        Err(more) => faults.extend(more),
+    }
     faults.extend(loaded.diagnostics);
     faults.extend(match load_database(node) {
         Ok(database) => geo_warnings(&loaded.zones, |rule| database.knows(rule)),

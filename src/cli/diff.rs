@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::show::{percent, table};
 use super::simulate::total;
 use super::{complain, complain_of};
-use crate::config::settings::{Node, Overrides, SESSION_BITS, Zone};
-use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones};
+use crate::config::settings::{Node, Overrides, Zone};
+use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones, rtt};
 use crate::simulate::report::{NOBODY, Transfers, transfers};
 use crate::simulate::settle::Terms;
 use crate::simulate::{Basis, Settled, Side, World, words};
@@ -43,19 +43,21 @@ pub struct DiffArgs {
 
 /// Gives the exit code: 0; 1 when files have errors or nothing can be computed; 2 for wrong usage. Errors are those of `out`.
 pub fn run(args: &DiffArgs, out: &mut dyn Write) -> io::Result<u8> {
-    let total = match args.total.as_ref().map(|text| total(text, SESSION_BITS)).transpose() {
-        Ok(total) => total,
-        Err(error) => {
-            complain(&error);
-            return Ok(2);
-        }
-    };
     let (node, changes) = match read(args) {
         Ok(read) => read,
         Err(faults) => {
             complain_of(&faults);
             complain("no comparison: the files have errors");
             return Ok(1);
+        }
+    };
+    let zones: Vec<&Zone> =
+        changes.iter().flat_map(|change| [&change.old, &change.new]).flatten().map(|z| &**z).collect();
+    let total = match args.total.as_ref().map(|text| total(text, &zones)).transpose() {
+        Ok(total) => total,
+        Err(error) => {
+            complain(&error);
+            return Ok(2);
         }
     };
     let moves = match Moves::of(&changes, &node, total) {
@@ -107,6 +109,8 @@ fn read(args: &DiffArgs) -> Result<(Node, Vec<Change>), Vec<Diagnostic>> {
         _ => return Err(faults),
     };
     let (before, after) = (zones(&old, &shared)?, zones(new, &shared)?);
+    // Distances are compared, not what is measured; but files that a reload refuses change nothing.
+    rtt::of(&node)?;
     // One file says nothing of the other zones.
     let is_whole = new.is_dir() || old.is_file();
     let mut changes = Vec::new();

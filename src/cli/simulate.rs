@@ -10,8 +10,8 @@ use serde_json::json;
 use super::recorded::{Record, StateArgs};
 use super::show::{percent, table};
 use super::{FileArgs, complain, complain_of};
-use crate::config::settings::{SESSION_BITS, Zone};
-use crate::config::{capacity_in_sessions, nearest};
+use crate::config::settings::Zone;
+use crate::config::{NoCapacity, capacity_of, is_capacity, nearest};
 use crate::control::load::{Files, read};
 use crate::simulate::change::{self, Added};
 use crate::simulate::picture::{self, Panel};
@@ -66,11 +66,32 @@ fn times(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `--total`: sessions, or bits/s of `session_bits` each. Errors are in words.
-pub(super) fn total(text: &str, session_bits: f64) -> Result<f64, String> {
-    let plain = text.trim().parse::<f64>().ok().filter(|total| (0.0..=1e12).contains(total));
-    let sessions = plain.or_else(|| capacity_in_sessions(text, session_bits));
-    sessions.ok_or_else(|| format!("--total {text:?} is no number of sessions; write it like \"30000 sessions\""))
+/// `--total`: sessions, or bits/s where all of `zones` know them as equally many sessions. Errors are in words.
+pub(super) fn total(text: &str, zones: &[&Zone]) -> Result<f64, String> {
+    const FORM: &str = "write it like \"30000 sessions\"";
+    let text = text.trim();
+    let count = text.trim_end_matches("sessions").trim_end_matches("session").trim_end().parse::<f64>().ok();
+    if let Some(total) = count.filter(|total| (0.0..=1e12).contains(total)) {
+        return Ok(total);
+    }
+    if zones.is_empty() && is_capacity(text) {
+        return Ok(0.0);
+    }
+    let mut known: Option<(f64, &Zone)> = None;
+    for zone in zones {
+        let (sessions, _) = capacity_of(text, zone).map_err(|why| match why {
+            NoCapacity::Form => format!("--total {text:?} is no number of sessions; {FORM}"),
+            NoCapacity::OtherUnit(why) => format!("--total: {why}"),
+        })?;
+        match known {
+            Some((others, other)) if others != sessions => {
+                let (one, two) = (other.label(), zone.label());
+                return Err(format!("--total {text:?} is not as many sessions in zone {one} as in {two}; {FORM}"));
+            }
+            _ => known = Some((sessions, zone)),
+        }
+    }
+    known.map(|(sessions, _)| sessions).ok_or_else(|| format!("--total {text:?} is no number of sessions; {FORM}"))
 }
 
 /// Gives the exit code: 0; 1 when a region is above its capacity afterwards, viewers have no region left, or nothing can be
@@ -123,8 +144,8 @@ impl Simulation {
         let record = args.state.read(&all, &files.rtt, &files.database).map_err(|error| (1, error))?;
         let Record { recorded, costs } = record;
         let zones = chosen(all, args.zone.as_deref()).map_err(wrong)?;
-        let session_bits = zones.first().map_or(SESSION_BITS, |zone| zone.session_bits);
-        let total = args.total.as_ref().map(|text| total(text, session_bits)).transpose().map_err(wrong)?;
+        let plain: Vec<&Zone> = zones.iter().map(|zone| &**zone).collect();
+        let total = args.total.as_ref().map(|text| total(text, &plain)).transpose().map_err(wrong)?;
         let mut worlds = vec![zones.clone()];
         if !added.is_empty() {
             let more = zones.iter().map(|zone| change::with(zone, added).map(Arc::new));

@@ -302,7 +302,7 @@ impl CheckSpec {
         };
         let load = self.load.as_ref();
         Some(Check {
-            load: load.map(|load| load.value.resolve(&known_host(), transport(&kind), port)).unwrap_or_default(),
+            load: load.map(|load| load.value.resolve(&known_host(), transport(&kind))).unwrap_or_default(),
             kind,
             every: self.every(),
             timeout: self.timeout(),

@@ -103,8 +103,8 @@ fn metrics(item: &Item<'_>) -> Option<Wanted> {
 }
 
 impl LoadSpec {
-    /// `host`, `transport` and `port` are those of the check; a check without HTTP has none of them but a host perhaps.
-    pub(super) fn resolve(&self, host: &str, transport: Option<Transport>, own_port: u16) -> LoadSource {
+    /// `host` and `transport` are those of the check; a check without HTTP has none of them but a host perhaps.
+    pub(super) fn resolve(&self, host: &str, transport: Option<Transport>) -> LoadSource {
         let apart = match self {
             LoadSpec::Answer => return LoadSource::Answer,
             LoadSpec::Nowhere => return LoadSource::Nowhere,
@@ -118,7 +118,7 @@ impl LoadSpec {
         };
         LoadSource::Apart(LoadRequest {
             http: HttpCheck { path: path.clone(), host: host.to_owned(), status: vec![200], contains: None },
-            port: port.as_ref().map_or(own_port, |port| port.value),
+            port: port.as_ref().map(|port| port.value),
             transport,
             every: *every,
             metrics: metrics.clone(),
@@ -164,7 +164,7 @@ mod tests {
         let LoadSource::Apart(asked) = load("https = \"/\"\nport = 8443\nload = { path = \"/load?x=1\" }", "") else {
             panic!()
         };
-        assert_eq!((asked.port, &asked.transport, asked.every), (8443, &Transport::Tls(None), EVERY));
+        assert_eq!((asked.port, &asked.transport, asked.every), (None, &Transport::Tls(None), EVERY));
         assert_eq!((&*asked.http.path, &*asked.http.host), ("/load?x=1", "live.example"));
         assert!(asked.metrics.is_empty());
         let metrics = "load = { path = \"/metrics\", port = 9113, every = \"5s\", prometheus = { sessions = \"viewers{app=\\\"live\\\"}\" } }";
@@ -172,7 +172,7 @@ mod tests {
         let check = check.unwrap_or_else(|| panic!("{faults:?}"));
         assert_eq!((&check.kind, check.port), (&CheckKind::Tcp, 1935));
         let LoadSource::Apart(asked) = check.load else { panic!() };
-        assert_eq!((asked.port, &asked.transport, asked.every), (9113, &Transport::Plain, 5 * EVERY));
+        assert_eq!((asked.port, &asked.transport, asked.every), (Some(9113), &Transport::Plain, 5 * EVERY));
         assert_eq!(asked.metrics.sessions, Some(Selector::parse("viewers{app=\"live\"}").unwrap()));
     }
 

@@ -36,11 +36,12 @@ mod tree;
 pub(crate) mod units;
 mod zone_file;
 
-pub use capacity::capacity_in_sessions;
+pub use capacity::{NoCapacity, capacity_of, is_capacity};
 pub use diagnostic::{At, Diagnostic, Severity};
 pub use geoip::load_database;
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
+pub(crate) use region::{NAME_RULE, is_name};
 pub use tree::Placed;
 pub(crate) use tree::nearest;
 pub use zone_file::{Shared, ZoneFile, read as read_zone};

@@ -11,25 +11,28 @@ const MAX_RATE: f64 = 1e9;
 /// More would send viewers around the world.
 const MAX_CAP: Duration = Duration::from_secs(1);
 
+const RULE: &str = "a region's `cost` a GB above the cheapest, times `ms_per_unit`, is added to its ms, up to `cap`";
+const HELP: &str = "write money = { ms_per_unit = 100, cap = \"15ms\" }";
+
 /// Reads `money = { ms_per_unit = 100, cap = "15ms" }`. Both must be written: nobody can guess the operator's unit.
 pub fn read(item: &Item<'_>) -> Option<Money> {
+    if !item.is_table() {
+        item.report(item.fault(format!("`{}` is no table", item.path)).rule(RULE).help(HELP));
+        return None;
+    }
     let mut table = item.table()?;
     let (rate, cap) = (table.take("ms_per_unit"), table.take("cap"));
     let missing = [("ms_per_unit", rate.is_none()), ("cap", cap.is_none())];
     for (key, _) in missing.into_iter().filter(|(_, missing)| *missing) {
         let fault = item.key_fault(format!("`{}` has no `{key}`", item.path));
-        table.file.report_missing(
-            fault
-                .rule("a region's `cost` a GB above the cheapest, times `ms_per_unit`, is added to its ms, up to `cap`")
-                .help("write money = { ms_per_unit = 100, cap = \"15ms\" }"),
-        );
+        table.file.report_missing(fault.rule(RULE).help(HELP));
     }
     table.done();
     let rate = rate.and_then(|item| {
         let rate = item.number()?;
         if !(0.0..=MAX_RATE).contains(&rate) {
-            let fault = item.fault(format!("`{}` is {rate}, outside 0 to {MAX_RATE}", item.path));
-            item.report(fault.rule("ms that one unit of money a GB is worth"));
+            let fault = item.fault(format!("`{}` is {}, outside 0 to {MAX_RATE}", item.path, units::short(rate)));
+            item.report(fault.rule("ms that one unit of money a GB is worth").help(HELP));
             return None;
         }
         Some(rate)
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn each_fault_is_told() {
         for (text, what) in [
-            ("money = 3", "`money` is a whole number, not a table"),
+            ("money = 3", "`money` is no table"),
             ("money = { cap = \"15ms\" }", "`money` has no `ms_per_unit`"),
             ("money = { ms_per_unit = 1 }", "`money` has no `cap`"),
             ("money = { ms_per_unit = -1, cap = \"1ms\" }", "`money.ms_per_unit` is -1, outside 0 to 1000000000"),

@@ -58,12 +58,15 @@ pub fn read_all(table: Table<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<Strin
     table.entries().take(MAX_READ).filter_map(|(name, item)| read(name, &item, mend)).collect()
 }
 
+pub const NAME_RULE: &str = "a region's name is 1 to 63 printable ASCII characters without blanks";
+
+pub fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
+}
+
 fn read(name: &str, item: &Item<'_>, mend: &dyn Fn(&str, &Item<'_>) -> Option<String>) -> Option<RegionSpec> {
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(|b| b.is_ascii_graphic()) {
-        item.report(
-            item.key_fault(format!("{name:?} is no name for a region"))
-                .rule("a region's name is 1 to 63 printable ASCII characters without blanks"),
-        );
+    if !is_name(name) {
+        item.report(item.key_fault(format!("{name:?} is no name for a region")).rule(NAME_RULE));
     }
     let mut table = item.table()?;
     let near = table.take("near");

@@ -13,7 +13,7 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 use ipnet::IpNet;
 
 use super::diagnostic::{At, Diagnostic};
-use super::settings::Zone;
+use super::settings::{Node, Zone};
 use super::tree::{Item, Table, nearest};
 use crate::steering::learn::feed::RTT_MS;
 
@@ -23,6 +23,8 @@ const MAX_ROWS: usize = 200_000;
 const MAX_FAULTS: usize = 1000;
 const COLUMNS: [&str; 3] = ["prefix", "region", "ms"];
 const MAX_NAME: usize = 255;
+const HEADER: &str = "begin with the line prefix,region,ms";
+const EXAMPLE: &str = "write it like 198.51.100.0/24,eu-west,42.5";
 
 /// A row: what a region is away from a prefix.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Imported {
     /// From 1 to 2000.
     pub ms: f64,
     pub line: u32,
+    /// Of the region's name.
+    pub column: u32,
 }
 
 /// Reads `[steering]`; `base` is the directory that relative paths count from. Gives the file's path.
@@ -53,9 +57,17 @@ pub(super) fn steering(
     path
 }
 
+/// The table of a node's settings; empty where they name none. Blocks on the file system.
+pub fn of(node: &Node) -> Result<Vec<Imported>, Vec<Diagnostic>> {
+    node.rtt.as_deref().map_or(Ok(Vec::new()), load)
+}
+
 /// Reads a table. Blocks on the file system.
 pub fn load(path: &Path) -> Result<Vec<Imported>, Vec<Diagnostic>> {
-    let fault = |what: String| vec![Diagnostic::error(At::start(path), what)];
+    let fault = |what: String| {
+        let fault = Diagnostic::error(At::start(path), what).rule("`rtt` of [steering] names a CSV file");
+        vec![fault.help("write the file, mend its name in `rtt`, or remove the key")]
+    };
     let unreadable = |error: std::io::Error| fault(format!("can't read the table of round-trip times: {error}"));
     // Opening a pipe would wait for its other end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -80,13 +92,18 @@ pub fn parse(path: &Path, bytes: &[u8]) -> (Vec<Imported>, Vec<Diagnostic>) {
     let mut records = reader.records();
     let mut lines = Lines { text: bytes, at: 0, line: 1 };
     let columns = match records.next() {
-        Some(Ok(header)) => columns(&header, &mut faults),
+        Some(Ok(header)) => {
+            lines.of(header.position());
+            columns(&header, &lines, &mut faults)
+        }
         Some(Err(error)) => {
             faults.csv(&error, &mut lines);
             None
         }
         None => {
-            faults.add(1, "the table is empty").help = Some("begin with the line prefix,region,ms".to_owned());
+            let fault = faults.add((1, 1), "the table is empty");
+            fault.rule = Some(COLUMNS_RULE.to_owned());
+            fault.help = Some(format!("{HEADER}, or remove `rtt` from [steering]"));
             None
         }
     };
@@ -104,14 +121,14 @@ pub fn parse(path: &Path, bytes: &[u8]) -> (Vec<Imported>, Vec<Diagnostic>) {
         };
         let line = lines.of(record.position());
         if rows.len() >= MAX_ROWS {
-            let fault = faults.add(line, format!("more than {MAX_ROWS} rows"));
+            let fault = faults.add((line, 1), format!("more than {MAX_ROWS} rows"));
             fault.help = Some("join neighbouring prefixes that have one round-trip time".to_owned());
             break;
         }
-        let Some(row) = row(&record, columns, line, &mut names, &mut faults) else { continue };
+        let Some(row) = row(&record, columns, &lines, &mut names, &mut faults) else { continue };
         match seen.insert((row.prefix, Arc::clone(&row.region)), line) {
             Some(first) => {
-                let fault = faults.add(line, format!("{} to {} is there twice", row.prefix, row.region));
+                let fault = faults.add((line, 1), format!("{} to {} is there twice", row.prefix, row.region));
                 fault.help = Some(format!("remove one of them; the first is at line {first}"));
             }
             None => rows.push(row),
@@ -120,24 +137,35 @@ pub fn parse(path: &Path, bytes: &[u8]) -> (Vec<Imported>, Vec<Diagnostic>) {
     (rows, faults.finish())
 }
 
+const COLUMNS_RULE: &str = "the first line names the columns prefix, region and ms";
+
 /// Where prefix, region and ms stand.
-fn columns(header: &StringRecord, faults: &mut Faults) -> Option<[usize; 3]> {
+fn columns(header: &StringRecord, lines: &Lines<'_>, faults: &mut Faults) -> Option<[usize; 3]> {
+    if header.iter().all(|name| nearest(name, COLUMNS).is_none()) {
+        let fault = faults.add(lines.field(0), "the first line is no header");
+        (fault.rule, fault.help) = (Some(COLUMNS_RULE.to_owned()), Some(HEADER.to_owned()));
+        return None;
+    }
     let mut known = true;
-    for name in header.iter().filter(|name| !COLUMNS.contains(name)) {
+    for (place, name) in header.iter().enumerate().filter(|(_, name)| !COLUMNS.contains(name)) {
         let shown: String = name.chars().take(60).collect();
-        let fault = faults.add(1, format!("unknown column {shown:?}"));
-        fault.rule = Some("the first line names the columns prefix, region and ms".to_owned());
-        fault.help = nearest(name, COLUMNS).map(|meant| format!("did you mean {meant}?"));
+        let fault = faults.add(lines.field(place), format!("unknown column {shown:?}"));
+        fault.rule = Some(COLUMNS_RULE.to_owned());
+        fault.help = Some(match nearest(name, COLUMNS) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => "remove the column".to_owned(),
+        });
         known = false;
     }
     let place = |name: &str| header.iter().position(|found| found == name);
     let missing: Vec<&str> = COLUMNS.into_iter().filter(|name| place(name).is_none()).collect();
     if !missing.is_empty() && known {
-        let fault = faults.add(1, format!("no column {}", missing.join(", no column ")));
-        fault.help = Some("begin with the line prefix,region,ms".to_owned());
+        let fault = faults.add(lines.field(0), format!("no column {}", missing.join(", no column ")));
+        (fault.rule, fault.help) = (Some(COLUMNS_RULE.to_owned()), Some(HEADER.to_owned()));
     }
     if known && missing.is_empty() && header.len() > COLUMNS.len() {
-        faults.add(1, "a column is there twice").help = Some("begin with the line prefix,region,ms".to_owned());
+        let fault = faults.add(lines.field(0), "a column is there twice");
+        (fault.rule, fault.help) = (Some(COLUMNS_RULE.to_owned()), Some(HEADER.to_owned()));
         known = false;
     }
     let found = COLUMNS.map(place);
@@ -146,34 +174,37 @@ fn columns(header: &StringRecord, faults: &mut Faults) -> Option<[usize; 3]> {
 
 fn row(
     record: &StringRecord,
-    [prefix, region, ms]: [usize; 3],
-    line: u32,
+    places: [usize; 3],
+    lines: &Lines<'_>,
     names: &mut HashSet<Arc<str>>,
     faults: &mut Faults,
 ) -> Option<Imported> {
     if record.len() != COLUMNS.len() {
-        let fault = faults.add(line, format!("{} fields", record.len()));
+        let fields = if record.len() == 1 { "field" } else { "fields" };
+        let fault = faults.add(lines.field(0), format!("{} {fields}", record.len()));
         fault.rule = Some("each row has three: prefix, region, ms".to_owned());
+        fault.help = Some(EXAMPLE.to_owned());
         return None;
     }
     let shown = |text: &str| text.chars().take(60).collect::<String>();
-    let (prefix, region, ms) = (&record[prefix], &record[region], &record[ms]);
+    let [at_prefix, at_region, at_ms] = places.map(|place| lines.field(place));
+    let [prefix, region, ms] = places.map(|place| &record[place]);
     let net = prefix.parse::<IpNet>().or_else(|_| prefix.parse::<IpAddr>().map(IpNet::from));
     let net = match net {
         Err(_) => {
-            let fault = faults.add(line, format!("{:?} is no prefix", shown(prefix)));
+            let fault = faults.add(at_prefix, format!("{:?} is no prefix", shown(prefix)));
             fault.help = Some("write 198.51.100.0/24 or 2001:db8:1::/48".to_owned());
             None
         }
         Ok(net) if net.prefix_len() > finest(&net) => {
             let wider = IpNet::new(net.addr(), finest(&net)).map(|wider| wider.trunc());
-            let fault = faults.add(line, format!("{net} is finer than /{}", finest(&net)));
+            let fault = faults.add(at_prefix, format!("{net} is finer than /{}", finest(&net)));
             fault.rule = Some("nothing finer than /24 (IPv4) or /48 (IPv6) is told apart".to_owned());
             fault.help = wider.ok().map(|wider| format!("write {wider}, with the median of what lies in it"));
             None
         }
         Ok(net) if net.trunc() != net => {
-            let fault = faults.add(line, format!("{net} has bits behind its length"));
+            let fault = faults.add(at_prefix, format!("{net} has bits behind its length"));
             fault.help = Some(format!("write {}", net.trunc()));
             None
         }
@@ -181,7 +212,9 @@ fn row(
     };
     let name = match region.is_empty() || region.len() > MAX_NAME {
         true => {
-            faults.add(line, "no name of a region").rule = Some(format!("names have 1 to {MAX_NAME} bytes"));
+            let fault = faults.add(at_region, "no name of a region");
+            fault.rule = Some(format!("names have 1 to {MAX_NAME} bytes"));
+            fault.help = Some("write the name that the region has in the zone files".to_owned());
             None
         }
         false => Some(names.get(region).cloned().unwrap_or_else(|| {
@@ -191,11 +224,12 @@ fn row(
         })),
     };
     let ms = ms.parse::<f64>().ok().filter(|value| RTT_MS.contains(value)).or_else(|| {
-        let fault = faults.add(line, format!("{:?} is no round-trip time", shown(ms)));
+        let fault = faults.add(at_ms, format!("{:?} is no round-trip time", shown(ms)));
         fault.rule = Some(format!("ms, from {} to {}", RTT_MS.start(), RTT_MS.end()));
+        fault.help = Some("write a number without a unit, like 42.5, or remove the row".to_owned());
         None
     });
-    Some(Imported { prefix: net?, region: name?, ms: ms?, line })
+    Some(Imported { prefix: net?, region: name?, ms: ms?, line: at_region.0, column: at_region.1 })
 }
 
 fn finest(net: &IpNet) -> u8 {
@@ -223,6 +257,29 @@ impl Lines<'_> {
         }
         self.line
     }
+
+    /// Line and column at which a field of the record begins that was asked for last.
+    fn field(&self, number: usize) -> (u32, u32) {
+        let (mut line, mut column, mut seen, mut quoted) = (self.line, 1, 0, false);
+        for byte in &self.text[self.at..] {
+            match byte {
+                b' ' | b'\t' if seen == number && !quoted => {}
+                _ if seen == number => break,
+                b'"' => quoted = !quoted,
+                b',' if !quoted => seen += 1,
+                // It has no so many fields.
+                b'\r' | b'\n' if !quoted => return (self.line, 1),
+                _ => {}
+            }
+            match byte {
+                b'\n' => (line, column) = (line + 1, 1),
+                // The first byte of a character.
+                byte if byte & 0xC0 != 0x80 => column += 1,
+                _ => {}
+            }
+        }
+        (line, column)
+    }
 }
 
 struct Faults {
@@ -232,8 +289,8 @@ struct Faults {
 }
 
 impl Faults {
-    fn add(&mut self, line: u32, what: impl Into<String>) -> &mut Diagnostic {
-        let fault = Diagnostic::error(At { file: Arc::clone(&self.file), line, column: 1 }, what);
+    fn add(&mut self, (line, column): (u32, u32), what: impl Into<String>) -> &mut Diagnostic {
+        let fault = Diagnostic::error(At { file: Arc::clone(&self.file), line, column }, what);
         if self.list.len() > MAX_FAULTS {
             // The last one stands for all that follow.
             self.more += 1;
@@ -248,7 +305,10 @@ impl Faults {
             csv::ErrorKind::Utf8 { .. } => "not UTF-8 text".to_owned(),
             _ => error.to_string(),
         };
-        self.add(lines.of(error.position()), what);
+        let line = lines.of(error.position());
+        let fault = self.add((line, 1), what);
+        fault.rule = Some("the table is CSV (RFC 4180) in UTF-8".to_owned());
+        fault.help = Some(EXAMPLE.to_owned());
     }
 
     fn finish(mut self) -> Vec<Diagnostic> {
@@ -269,10 +329,11 @@ pub fn unknown_regions(path: &Path, rows: &[Imported], zones: &[Zone]) -> Vec<Di
     let unknown = rows.iter().filter(|row| !known.contains(&*row.region) && told.insert(&row.region)).take(20);
     unknown
         .map(|row| {
-            let at = At { line: row.line, ..At::start(path) };
+            let at = At { line: row.line, column: row.column, ..At::start(path) };
             let warning = Diagnostic::warning(at, format!("no zone uses a region {}", row.region));
             let meant = nearest(&row.region, known.iter().copied()).map(|meant| format!("did you mean {meant}?"));
-            Diagnostic { help: meant, ..warning.rule("its rows do nothing") }
+            let help = meant.unwrap_or_else(|| "remove them, or name a region of the zone files".to_owned());
+            warning.rule("its rows do nothing").help(help)
         })
         .collect()
 }
@@ -300,14 +361,36 @@ mod tests {
     #[test]
     fn each_fault_is_told_with_its_line() {
         let cases = [
-            ("", "rtt.csv:1:1: the table is empty"),
+            (
+                "",
+                "rtt.csv:1:1: the table is empty\n  the first line names the columns prefix, region and ms\n  help: begin with the line prefix,region,ms",
+            ),
+            (
+                "prefix,region,ms\n192.0.2.0/24, eu ,fast",
+                "rtt.csv:2:19: \"fast\" is no round-trip time\n  ms, from 1 to 2000\n  help: write a number",
+            ),
+            ("prefix,region,ms\n\"192.0.2.0/24\",\"e\nü,\",-1", "rtt.csv:3:5: \"-1\" is no round-trip time"),
+            (
+                "192.0.2.0/24,eu,9\n192.0.3.0/24,eu,9\n",
+                "rtt.csv:1:1: the first line is no header\n  the first line names the columns prefix, region and ms\n  help: begin with the line prefix,region,ms",
+            ),
+            (
+                "prefix,region,ms,comment\n",
+                "rtt.csv:1:18: unknown column \"comment\"\n  the first line names the columns prefix, region and ms\n  help: remove the column",
+            ),
             (
                 "prefix,regoin,ms\n",
-                "rtt.csv:1:1: unknown column \"regoin\"\n  the first line names the columns prefix, region and ms\n  help: did you mean region?",
+                "rtt.csv:1:8: unknown column \"regoin\"\n  the first line names the columns prefix, region and ms\n  help: did you mean region?",
             ),
-            ("prefix,ms\n", "rtt.csv:1:1: no column region\n  help: begin with the line prefix,region,ms"),
+            (
+                "prefix,ms\n",
+                "rtt.csv:1:1: no column region\n  the first line names the columns prefix, region and ms\n  help: begin with the line prefix,region,ms",
+            ),
             ("prefix,region,ms,ms\n", "rtt.csv:1:1: a column is there twice"),
-            ("prefix,region,ms\n192.0.2.0/24,eu\n", "rtt.csv:2:1: 2 fields\n  each row has three: prefix, region, ms"),
+            (
+                "prefix,region,ms\n192.0.2.0/24,eu\n",
+                "rtt.csv:2:1: 2 fields\n  each row has three: prefix, region, ms\n  help: write it like 198.51.100.0/24,eu-west,42.5",
+            ),
             ("prefix,region,ms\n192.0.2.0/25,eu,4\n", "rtt.csv:2:1: 192.0.2.0/25 is finer than /24"),
             (
                 "prefix,region,ms\n192.0.2.7,eu,4\n",
@@ -318,7 +401,10 @@ mod tests {
                 "rtt.csv:2:1: 192.0.2.0/16 has bits behind its length\n  help: write 192.0.0.0/16",
             ),
             ("prefix,region,ms\nhere,eu,4\n", "rtt.csv:2:1: \"here\" is no prefix"),
-            ("prefix,region,ms\n192.0.2.0/24,,4\n", "rtt.csv:2:1: no name of a region"),
+            (
+                "prefix,region,ms\n192.0.2.0/24,,4\n",
+                "rtt.csv:2:14: no name of a region\n  names have 1 to 255 bytes\n  help: write the name",
+            ),
             (
                 "prefix,region,ms\n192.0.2.0/24,eu,4\n192.0.2.0/24,eu,5\n",
                 "rtt.csv:3:1: 192.0.2.0/24 to eu is there twice\n  help: remove one of them; the first is at line 2",

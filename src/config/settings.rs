@@ -47,6 +47,7 @@ pub struct Zone {
     pub min_regions: u8,
     /// Bits/s of one viewer, above 0.
     pub session_bits: f64,
+    pub units: Units,
     /// How much farther a viewer may be sent to save money. `None`: not at all.
     pub money: Option<Money>,
     /// Steered names. No two have one owner.
@@ -67,6 +68,18 @@ impl Zone {
     pub fn label(&self) -> Arc<str> {
         self.name.to_lowercase().to_ascii().trim_end_matches('.').into()
     }
+}
+
+/// In what capacities are told. Sessions and bits/s can be compared only where the operator says what a session takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// No region has a capacity, and no `session` is written.
+    Unsaid,
+    Sessions,
+    /// Bits/s, each session taking [`SESSION_BITS`].
+    Bits,
+    /// Either: `session` is written.
+    Both,
 }
 
 /// Timers of the synthesised SOA, in seconds.
@@ -209,7 +222,8 @@ impl LoadSource {
 pub struct LoadRequest {
     /// Status 200, and nothing to contain. An empty host stands for the server's address.
     pub http: HttpCheck,
-    pub port: u16,
+    /// `None`: where the target is probed.
+    pub port: Option<u16>,
     pub transport: Transport,
     /// At least 500 ms; an answer must come within it.
     pub every: Duration,

@@ -358,7 +358,11 @@ impl<'t> Item<'t> {
     pub fn number(&self) -> Option<f64> {
         let value = self.value.get_ref();
         let number = match value {
-            DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok().map(|n| n as f64),
+            // Beyond 64 bits it is a number all the same, if rarely one that is meant.
+            DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
+                Ok(n) => Some(n as f64),
+                Err(_) => Some(n.as_str().parse().unwrap_or(f64::INFINITY)),
+            },
             DeValue::Float(n) => n.as_str().parse().ok(),
             _ => None,
         };

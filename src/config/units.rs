@@ -8,6 +8,15 @@ use super::tree::Item;
 /// The forms a duration may have, for messages.
 const FORMS: &str = "durations are written \"250ms\", \"20s\", \"5m\", \"1h\" or \"1d\"";
 
+/// A number in as many digits as one reads.
+pub fn short(number: f64) -> String {
+    let size = number.abs();
+    if size != 0.0 && !(1e-6..1e12).contains(&size) && number.is_finite() {
+        return format!("{number:e}");
+    }
+    number.to_string()
+}
+
 /// TTLs and SOA timers end at 2^31 - 1 seconds (RFC 2181 §8).
 pub const MAX_SECONDS: u32 = i32::MAX as u32;
 

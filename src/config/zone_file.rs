@@ -11,7 +11,7 @@ use super::check::CheckSpec;
 use super::diagnostic::{At, Diagnostic};
 use super::records::PlacedRrset;
 use super::region::RegionSpec;
-use super::settings::{Event, Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Zone};
+use super::settings::{Event, Family, MAX_REGIONS, Policy, Region, SESSION_BITS, Soa, Stream, Units, Zone};
 use super::tree::{File, Item, Placed, Table};
 use super::{capacity, event, money, names, records, region, rules, stream, syntax, units};
 use crate::steering::money::Money;
@@ -132,7 +132,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
                 .help("add it to the `regions` of a stream, or remove it"),
         );
     }
-    require_one_unit(file, &all, &used, session);
+    let units = one_unit(file, &all, &used, session);
     let regions = resolve_regions(file, &all, &used, &streams, check.as_ref(), session, shared, lossy);
     if let Some(min) = min_regions.as_ref().filter(|min| !lossy && usize::from(min.value) > regions.len()) {
         let count = regions.len();
@@ -151,6 +151,7 @@ fn read_root(file: &File, root: &DeTable<'_>, shared: &Shared) -> (Option<Placed
         soa,
         min_regions: min_regions.map_or(1, |min| min.value),
         session_bits: session.unwrap_or(SESSION_BITS),
+        units,
         money,
     };
     (placed, Some(assemble(file, whole, regions, streams, events, records, &used)))
@@ -262,7 +263,7 @@ fn warn_of_mixed_families(file: &File, regions: &[RegionSpec], streams: &[Stream
 }
 
 /// Sessions and bits/s can be compared only by what a session takes.
-fn require_one_unit(file: &File, regions: &[RegionSpec], used: &BTreeMap<u8, BTreeSet<usize>>, session: Option<f64>) {
+fn one_unit(file: &File, regions: &[RegionSpec], used: &BTreeMap<u8, BTreeSet<usize>>, session: Option<f64>) -> Units {
     let capacities = used.keys().filter_map(|region| {
         let spec = regions.get(usize::from(*region))?;
         Some((spec, spec.capacity.as_ref()?))
@@ -278,9 +279,15 @@ fn require_one_unit(file: &File, regions: &[RegionSpec], used: &BTreeMap<u8, BTr
                 sessions.at.clone(),
                 format!("region {} has its capacity in sessions, region {} in bits/s", sessions.name, bits.name),
             )
-            .rule("the one is known in terms of the other only by what a session takes")
+            .rule(capacity::ONE_UNIT)
             .help("say it at the top of the file, like session = \"5Mbps\", or write all capacities in one unit"),
         );
+    }
+    match (bits, sessions, session) {
+        (_, _, Some(_)) => Units::Both,
+        (_, Some(_), None) => Units::Sessions,
+        (Some(_), None, None) => Units::Bits,
+        (None, None, None) => Units::Unsaid,
     }
 }
 
@@ -367,6 +374,7 @@ struct Whole {
     soa: Soa,
     min_regions: u8,
     session_bits: f64,
+    units: Units,
     money: Option<Money>,
 }
 
@@ -394,7 +402,7 @@ fn assemble(
             *region = moved.get(region).copied().unwrap_or_default();
         }
     }
-    let Whole { apex, ns, soa, min_regions, session_bits, money } = whole;
+    let Whole { apex, ns, soa, min_regions, session_bits, units, money } = whole;
     Zone {
         name: apex,
         file: file.path.clone(),
@@ -402,6 +410,7 @@ fn assemble(
         soa,
         min_regions,
         session_bits,
+        units,
         money,
         regions,
         streams,

@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn an_imported_row_is_what_its_place_costs() {
         let database = Database::bundled();
-        let rows = [Imported { prefix: "1.1.1.0/24".parse().unwrap(), region: "eu".into(), ms: 150.0, line: 2 }];
+        let rows =
+            [Imported { prefix: "1.1.1.0/24".parse().unwrap(), region: "eu".into(), ms: 150.0, line: 2, column: 12 }];
         let mut learned = Learned::new();
         let at = Point::new(51.5, -0.1);
         let found = database.lookup("1.1.1.1".parse().unwrap());

@@ -129,6 +129,7 @@ mod tests {
             },
             min_regions: 1,
             session_bits: crate::config::settings::SESSION_BITS,
+            units: crate::config::settings::Units::Unsaid,
             money: None,
             regions: vec![],
             streams: vec![],

@@ -195,8 +195,10 @@ mod tests {
     use super::super::http::{Exchange, Gone};
     use super::super::meter::Metered;
     use super::*;
-    use crate::config::settings::{Check, CheckKind, HttpCheck};
+    use crate::config::settings::{Check, CheckKind, HttpCheck, Transport};
     use crate::health::beats::packet::Load;
+    use crate::health::tls::Connectors;
+    use crate::load::report::exposition::Wanted;
 
     #[derive(Default)]
     struct Told(Mutex<Vec<Result<Report, Fault>>>);
@@ -300,5 +302,52 @@ mod tests {
         assert_eq!(told(LoadSource::Offered, None, answer(&header, "")).await, [vec![Err(Why::TooLong)], vec![]]);
         let zipped = answer("Content-Encoding: gzip\r\n", "ok");
         assert_eq!(told(LoadSource::Answer, None, zipped).await, [vec![Err(Why::Unreadable)], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn a_request_beside_the_probes_goes_where_the_server_is_probed() {
+        let origin = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = |path: &str| HttpCheck { path: path.into(), host: String::new(), status: vec![200], contains: None };
+        let asked = LoadRequest {
+            http: http("/load"),
+            port: None,
+            transport: Transport::Plain,
+            every: Duration::from_secs(5),
+            metrics: Wanted::default(),
+        };
+        let check = Check {
+            kind: CheckKind::Http(http("/")),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            adaptive: false,
+            fall: 1,
+            rise: 1,
+            port: 80,
+            heartbeat: None,
+            load: LoadSource::Apart(asked.clone()),
+        };
+        // A server with a `probe` of its own, not at the check's port.
+        let target = Target { address: origin.local_addr().unwrap(), check: Arc::new(check), beats_of: None };
+        let told = Arc::new(Told::default());
+        let listener = Listener::new(&target, told.clone());
+        let request = Request::new(&target, &asked, &mut Connectors::default(), listener.clone()).unwrap();
+        let asker = tokio::spawn(Asker::new(request, listener, asked).run(0.0, Arc::new(Semaphore::new(1))));
+        let (mut connection, _) = timeout(Duration::from_secs(20), origin.accept()).await.expect("it asks").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            connection.read_buf(&mut head).await.unwrap();
+        }
+        assert!(head.starts_with(b"GET /load HTTP/1.1\r\n"));
+        connection.write_all(answer(ORCA, "ok").as_bytes()).await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            match told.sessions() {
+                none if none.is_empty() && std::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                said => break assert_eq!(said, [Ok(8.0)]),
+            }
+        }
+        asker.abort();
     }
 }

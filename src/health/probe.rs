@@ -184,7 +184,7 @@ impl Request {
         listener: Listener,
     ) -> Result<Request, String> {
         let mut http = asked.http.clone();
-        let address = SocketAddr::new(target.address.ip(), asked.port);
+        let address = SocketAddr::new(target.address.ip(), asked.port.unwrap_or(target.address.port()));
         if http.host.is_empty() {
             http.host = match address {
                 SocketAddr::V4(address) => address.ip().to_string(),

@@ -3,9 +3,12 @@
 //! Of the control side only: nothing that answers queries takes its lock. The lock is held for as long as it takes to
 //! note a few numbers, or to add up the regions.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use tracing::warn;
 
 use super::board::{Board, Counts, Event, Source, State};
 use super::gauge::Heard;
@@ -26,6 +29,8 @@ struct Inner {
     board: Board,
     /// Of the snapshot that it knows servers and regions from.
     generation: u64,
+    /// Targets of which it was told since then that a report of theirs could not be taken.
+    told: HashSet<SocketAddr>,
 }
 
 impl Desk {
@@ -41,6 +46,7 @@ impl Desk {
         if snapshot.generation() >= inner.generation {
             inner.generation = snapshot.generation();
             inner.board.retain(known);
+            inner.told.clear();
         }
     }
 
@@ -147,15 +153,19 @@ impl Reports for Desk {
     fn hear(&self, target: &Target, outcome: Result<Report, Fault>) {
         let mut inner = self.lock();
         let board = &mut inner.board;
-        match outcome {
+        let heard = match outcome {
             Ok(report) => {
                 let from = board.known().probed(target).map_or(Source::Server(target.address.ip()), Source::Machine);
-                // What is refused is counted.
-                let _ = board.hear(from, &report, now());
+                board.hear(from, &report, now()).map(|_| ())
             }
-            Err(fault) => {
-                board.refuse(fault);
-            }
+            Err(fault) => Err(board.refuse(fault)),
+        };
+        let Err(fault) = heard else { return };
+        let is_new = inner.told.insert(target.address);
+        drop(inner);
+        // All are counted; of each target the first is told, so that nobody has to wonder why a region is not steered.
+        if is_new {
+            warn!("load of {} cannot be taken: {fault}", target.address);
         }
     }
 

@@ -143,7 +143,9 @@ impl Report {
             let Some(value) = value else { continue };
             sane(name, value)?;
             if value > most {
-                return Err(Fault::new(Why::Figure, format!("{name} is {value:e}, more than {most:e}")));
+                let hint = if name == "utilization" { ", where 1 is full: write 0.81 for 81 %" } else { "" };
+                let what = format!("{name} is {}, more than {most}{hint}", crate::config::units::short(value));
+                return Err(Fault::new(Why::Figure, what));
             }
         }
         if let Some(capacity) = capacity.filter(|capacity| *capacity < MIN_CAPACITY) {

@@ -117,14 +117,14 @@ pub(super) struct Reporter {
 #[derive(Clone, Copy, Debug)]
 struct Rhythm {
     last: Instant,
-    /// Between the last three reports; zero where there were fewer.
-    gaps: [Duration; 2],
+    /// Between the last three reports; the same where there were only two.
+    gaps: [Option<Duration>; 2],
 }
 
 impl Rhythm {
     /// One long gap is a silence and no period.
     fn period(self) -> Duration {
-        self.gaps[0].min(self.gaps[1])
+        self.gaps[0].min(self.gaps[1]).unwrap_or_default()
     }
 }
 
@@ -154,8 +154,11 @@ impl Reporter {
     /// `sending`: viewers are being sent there. Doubted when any of the figures is.
     pub fn hear(&mut self, report: &Report, sending: bool, now: Instant) -> Heard {
         self.rhythm = Some(match self.rhythm {
-            Some(Rhythm { last, gaps }) => Rhythm { last: now, gaps: [gaps[1], now.saturating_duration_since(last)] },
-            None => Rhythm { last: now, gaps: [Duration::ZERO; 2] },
+            Some(Rhythm { last, gaps }) => {
+                let gap = now.saturating_duration_since(last);
+                Rhythm { last: now, gaps: [gaps[1].or(Some(gap)), Some(gap)] }
+            }
+            None => Rhythm { last: now, gaps: [None; 2] },
         });
         let figures = [
             (&mut self.sessions, report.sessions()),

@@ -20,8 +20,10 @@ const HASTY_MEMORY_S: f64 = 5.0;
 const STARTS_MEMORY_S: f64 = 20.0;
 /// Changes of the number of sessions are told apart from chance over at least this, s.
 const STRIDE_S: f64 = 10.0;
-/// What differs by more than this part, and by more than chance, is believed at once.
+/// What differs by more than this part, and by more than chance, is believed at once: so much for each second since the last
+/// report, up to five.
 const JUMP: f64 = 0.1;
+const LONGEST_JUMP_S: f64 = 5.0;
 /// Sessions differ by chance by no more than so many times the root of their number.
 const CHANCE: f64 = 4.0;
 /// Time constant in which a length is believed that follows from sessions alone, s.
@@ -120,8 +122,9 @@ impl Flow {
         let lasting = (track.starts + sound(push.returning).max(0.0)) * self.dwell_s;
         track.sessions = lasting + (track.sessions - lasting) * (-elapsed / self.dwell_s).exp();
         let error = load - track.sessions;
-        let larger = track.sessions.max(load);
-        if is_news && error.abs() > JUMP * larger + CHANCE * larger.sqrt() {
+        let since = now.saturating_duration_since(track.heard).as_secs_f64().max(elapsed);
+        let (larger, jump) = (track.sessions.max(load), JUMP * since.clamp(1.0, LONGEST_JUMP_S));
+        if is_news && error.abs() > jump * larger + CHANCE * larger.sqrt() {
             (track.sessions, track.heard) = (load, now);
             // Nobody came or left so fast: this report is wrong or those before were, and what they told of starts with them.
             self.stride = None;
@@ -133,7 +136,6 @@ impl Flow {
         }
         self.measure(load, told, sound(asked).max(0.0), calm, is_news, now);
         let Some(track) = self.track.as_mut().filter(|_| is_news) else { return };
-        let since = now.saturating_duration_since(track.heard).as_secs_f64().max(elapsed);
         track.heard = now;
         let part = -(-since / if calm { LOAD_MEMORY_S } else { HASTY_MEMORY_S }).exp_m1();
         track.sessions += part * error;

@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::capacity_in_sessions;
 use crate::config::settings::{Capacity, MAX_REGIONS, Policy, Region, Server, Zone};
+use crate::config::{NAME_RULE, NoCapacity, capacity_of, is_capacity, is_name};
 use crate::geo::Point;
 use crate::geo::cities::{self, CityError};
 
@@ -26,8 +26,8 @@ impl Added {
     /// Errors are in words.
     pub fn parse(text: &str) -> Result<Added, String> {
         let (name, rest) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`; {FORM}"))?;
-        if name.is_empty() || name.len() > 63 || !name.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(format!("{name:?} is no name for a region: 1 to 63 printable ASCII characters without blanks"));
+        if !is_name(name) {
+            return Err(format!("{name:?} is no name for a region: {NAME_RULE}"));
         }
         let place = rest.strip_prefix("near:").ok_or_else(|| format!("{rest:?} has no `near:`; {FORM}"))?;
         // A city may have a comma of its own, as in "San Jose, US".
@@ -37,10 +37,8 @@ impl Added {
             }
             _ => (place, None),
         };
-        if let Some(capacity) = capacity {
-            capacity_in_sessions(capacity, 1.0).ok_or_else(|| {
-                format!("{capacity:?} is no capacity; write it like \"40Gbps\" or \"20000 sessions\"")
-            })?;
+        if let Some(capacity) = capacity.filter(|capacity| !is_capacity(capacity)) {
+            return Err(no_capacity(capacity));
         }
         let near = near.trim();
         // Looking for the nearest name costs with the length, and no city has so long a one.
@@ -62,6 +60,10 @@ impl Added {
     }
 }
 
+fn no_capacity(text: &str) -> String {
+    format!("{text:?} is no capacity; write it like \"40Gbps\" or \"20000 sessions\"")
+}
+
 fn some(words: &[String]) -> String {
     words.iter().take(5).map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
 }
@@ -72,12 +74,22 @@ pub fn with(zone: &Zone, added: &[Added]) -> Result<Zone, String> {
     let mut zone = zone.clone();
     for (number, one) in (1u8..).zip(added) {
         if zone.regions.iter().any(|region| *region.name == *one.name) {
-            return Err(format!("zone {} has a region {:?} already", zone.name, one.name));
+            let what = format!("zone {} has a region {:?} already", zone.label(), one.name);
+            return Err(format!("{what}; give the new one another name"));
         }
         if zone.regions.len() >= MAX_REGIONS {
             return Err(format!("zone {} has {MAX_REGIONS} regions, and no zone can have more", zone.name));
         }
-        let sessions = one.capacity.as_ref().and_then(|text| capacity_in_sessions(text, zone.session_bits));
+        let capacity = one.capacity.as_ref().map(|text| (text, capacity_of(text, &zone)));
+        let sessions = match capacity {
+            None => None,
+            Some((_, Ok((sessions, units)))) => {
+                zone.units = units;
+                Some(sessions)
+            }
+            Some((text, Err(NoCapacity::Form))) => return Err(no_capacity(text)),
+            Some((_, Err(NoCapacity::OtherUnit(why)))) => return Err(why),
+        };
         let position = zone.regions.len() as u8;
         zone.regions.push(Region {
             name: one.name.as_str().into(),
@@ -128,7 +140,10 @@ mod tests {
         assert!(misspelt.contains("did you mean \"London\""), "{misspelt}");
         assert!(told("sa=near:Paris,20000 viewers").contains("is no capacity"));
         assert!(told("sa=Paris").contains("no `near:`") && told("sa").contains("no `=`"));
-        assert!(told("a b=near:Paris").contains("is no name for a region"));
+        // As in zone files.
+        for name in ["a b", "é", "", &"x".repeat(64)] {
+            assert!(told(&format!("{name}=near:Paris")).contains("is no name for a region"), "{name}");
+        }
         assert!(told(&format!("a=near:{}", "x".repeat(100_000))).contains("no city we know"));
     }
 }

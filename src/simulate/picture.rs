@@ -23,6 +23,8 @@ const SQUARE: i32 = 2;
 const SOUTH: i32 = -60;
 
 const FONT: &str = "sans-serif";
+/// Height of the names on a map, pixels.
+const TEXT: i32 = 14;
 
 /// One panel.
 pub struct Panel<'a> {
@@ -83,6 +85,7 @@ fn map<'a>(area: &Area<'a>, world: &World, panel: &Panel<'_>) -> Painted<'a> {
         };
         area.draw(&Rectangle::new([north_west, south_east], style))?;
     }
+    let mut labels = Labels { width: width as i32, taken: vec![] };
     for (name, region) in world.regions.iter().zip(&panel.side.regions) {
         let Some((region, point)) = region.as_ref().and_then(|region| Some((region, region.location?))) else {
             continue;
@@ -91,9 +94,36 @@ fn map<'a>(area: &Area<'a>, world: &World, panel: &Panel<'_>) -> Painted<'a> {
         area.draw(&Circle::new((x, y), 5, BLACK.filled()))?;
         area.draw(&Circle::new((x, y), 3, if region.closed { RED.filled() } else { WHITE.filled() }))?;
         let name = if region.closed { format!("{name} (gone)") } else { name.clone() };
-        area.draw(&Text::new(name, (x + 8, y - 6), (FONT, 14).into_font()))?;
+        let corner = labels.place(&name, (x, y));
+        area.draw(&Text::new(name, corner, (FONT, TEXT).into_font()))?;
     }
     Ok(())
+}
+
+/// Where names stand on a map, so that none covers another or leaves it.
+struct Labels {
+    width: i32,
+    /// Left and upper edge, and length.
+    taken: Vec<(i32, i32, i32)>,
+}
+
+impl Labels {
+    /// The upper left corner of a name beside a point, in pixels.
+    fn place(&mut self, name: &str, (x, y): (i32, i32)) -> (i32, i32) {
+        // The font is the reader's, so this is a guess.
+        let length = name.chars().count() as i32 * TEXT * 6 / 10;
+        let (right, left) = (x + 8, x - 8 - length);
+        let places = [(right, y - 6), (left, y - 6), (right, y + 6), (right, y - 18), (left, y + 6), (left, y - 18)];
+        let is_free = |&(x, y): &(i32, i32)| {
+            let apart = |&(left, top, long): &(i32, i32, i32)| {
+                x + length < left || left + long < x || (y - top).abs() >= TEXT - 2
+            };
+            x >= 0 && x + length <= self.width && self.taken.iter().all(apart)
+        };
+        let (x, y) = places.into_iter().find(is_free).unwrap_or(places[0]);
+        self.taken.push((x, y, length));
+        (x, y)
+    }
 }
 
 /// By square (its south-western corner): the region that serves most of its viewers.
@@ -173,4 +203,22 @@ fn chart<'a>(area: &Area<'a>, world: &World, panels: &[Panel<'_>]) -> Painted<'a
         area.draw(&Text::new(name, (start.round() as i32, y(0.0) + 8), (FONT, 14).into_font()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_neighbours_and_at_the_edge_can_be_read() {
+        let mut labels = Labels { width: 550, taken: vec![] };
+        let (london, frankfurt) = (labels.place("london", (275, 105)), labels.place("frankfurt", (288, 107)));
+        assert_eq!(london, (283, 99));
+        assert!((frankfurt.1 - london.1).abs() >= TEXT - 2 || frankfurt.0 + 9 * 8 < london.0, "{frankfurt:?}");
+        assert_eq!(labels.place("sydney", (520, 278)), (520 - 8 - 50, 272), "left of its point");
+        // Where there is no room at all it stands all the same.
+        for _ in 0..20 {
+            labels.place("tokyo", (488, 136));
+        }
+    }
 }

@@ -277,6 +277,7 @@ fn bare_zone(apex: &str) -> Zone {
         },
         min_regions: 1,
         session_bits: meridian::config::settings::SESSION_BITS,
+        units: meridian::config::settings::Units::Unsaid,
         money: None,
         regions: Vec::new(),
         streams: Vec::new(),

@@ -36,7 +36,7 @@ async fn reports_are_taken_one_by_one_and_seen_in_status_and_metrics() {
             (4, "192.0.2.11 is no server of region \"us\""),
             (5, "sessions is negative"),
             (6, "capacity is 0, less than one session"),
-            (7, "sessions is 1e308, more than 2.147483648e9"),
+            (7, "sessions is 1e308, more than 2147483648"),
             (8, "no server has the address 192.0.2.99"),
         ]
     );
@@ -71,4 +71,32 @@ async fn a_body_without_a_report_that_can_be_taken_is_refused() {
         assert_eq!(post(&rig, body).await.0, wanted, "{:.20}", body);
     }
     assert_eq!(post(&rig, &" ".repeat(300 * 1024)).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_refusal_tells_what_is_taken_here_and_how_to_write_it() {
+    let rig = open().await;
+    for (body, what, rule) in [
+        ("{\"region\":\"eu\",\"session\":1}", "unknown field `session`", "{\"region\": \"eu\", \"sessions\": 812}"),
+        ("{\"region\":\"eu\",\"sessions\":\"1\"}", "invalid type: string", "{\"region\": \"eu\", \"sessions\": 812}"),
+        ("[\"eu\", null, null, 5]", "no JSON object", "{\"region\": \"eu\", \"sessions\": 812}"),
+        (
+            "{\"region\":\"eu\",\"utilization\":81}",
+            "utilization is 81, more than 10, where 1 is full: write 0.81 for 81 %",
+            "believable",
+        ),
+        ("{\"sessions\":1}", "neither `region` nor `server`", "\"region\": \"eu\""),
+        ("{\"region\":\"eu\"}", "no figure of load", "\"sessions\": 812"),
+    ] {
+        let (status, answer) = post(&rig, body).await;
+        let refused = &answer["refused"][0];
+        let has = |key: &str, part| refused[key].as_str().is_some_and(|text| text.contains(part));
+        assert!(status == 422 && has("what", what) && has("rule", rule), "{body}: {answer}");
+        assert!(!has("rule", "ORCA"), "{body}: {answer}");
+    }
+    for empty in ["", "\n", "[]", " [ ]\n"] {
+        let (status, answer) = post(&rig, empty).await;
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 400 && error.starts_with("the body is empty; send a JSON object"), "{empty:?}: {answer}");
+    }
 }

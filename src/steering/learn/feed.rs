@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::key::{Block, Key, Level, Reporter};
 use super::slot::{self, MAX_N};
 use super::{LOG_BIN, Learned, Map, RESIDUAL_BIN_MS, Region, RegionId};
+use crate::config::units::short;
 use crate::steering::cost::predicted_ms;
 
 /// A round trip outside of it was not measured well.
@@ -75,7 +76,11 @@ impl Refused {
         match self {
             Refused::Rtt(_) => format!("from {} to {} ms", RTT_MS.start(), RTT_MS.end()),
             Refused::Loss(_) => "a share, from 0 to 1".to_owned(),
-            Refused::Nowhere => "a sample counts for a location, or for a country and an ASN".to_owned(),
+            Refused::Nowhere => {
+                "a sample counts for a location, or for a country and an ASN, and the loaded databases have neither of \
+                                 it; documentation and private prefixes are nowhere"
+                    .to_owned()
+            }
             Refused::TooOften => format!("one prefix counts {A_MINUTE} times a minute for a region"),
             Refused::PrefixShare => format!(
                 "one prefix holds at most {PREFIX_N} samples of a region, or {}% of its cell's",
@@ -92,8 +97,8 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Rtt(rtt) => write!(f, "{rtt} ms is no round trip"),
-            Refused::Loss(loss) => write!(f, "{loss} is no loss"),
+            Refused::Rtt(rtt) => write!(f, "{} ms is no round trip", short(*rtt)),
+            Refused::Loss(loss) => write!(f, "{} is no loss", short(*loss)),
             Refused::Nowhere => f.write_str("where the prefix is, is not known"),
             Refused::TooOften => f.write_str("the prefix speaks too often"),
             Refused::PrefixShare => f.write_str("the prefix was heard enough for now"),
