@@ -649,6 +649,12 @@ async fn sizes_of_regions_are_told_and_what_is_not_known_is_503_and_never_0() {
     rig.scale.store(unknown);
     let (status, body) = rig.ask(Method::GET, "/v1/scale", None).await;
     assert_eq!((status, &body["regions"]), (503, &Value::Null), "none is known: {body}");
+    let wait = crate::pilot::scale::Unknown::Waits(crate::pilot::view::Wait::Scale);
+    let waiting = crate::scale::watch::tests::region("fra", Err(wait));
+    rig.scale.store(crate::pilot::scale::Scale { regions: vec![waiting] });
+    let (status, body) = rig.ask(Method::GET, "/v1/scale", None).await;
+    let why = "fra: load is reported, but it is not yet known what a query stands for";
+    assert!(status == 503 && body["error"].as_str().unwrap().starts_with(why), "{body}");
 }
 
 #[tokio::test]

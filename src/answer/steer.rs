@@ -100,9 +100,14 @@ impl Whereabouts {
     }
 
     /// Scope and hash key of an answer.
-    fn block(&self, spread: bool) -> (u8, u64) {
+    pub(super) fn block(&self, spread: bool) -> (u8, u64) {
         let scope = if spread { self.spread_scope } else { self.scope };
         (scope, self.key.unwrap_or_else(|| address_key(self.address, scope)))
+    }
+
+    /// Whether the key is of the very query, so that the next one may be answered otherwise.
+    pub(super) fn is_per_query(&self) -> bool {
+        self.key.is_some()
     }
 
     /// `block`: the hash key of the answer.

@@ -6,7 +6,7 @@ use std::slice;
 use crate::config::settings::Family;
 use crate::geo::CellId;
 use crate::snapshot::{Snapshot, SteeredName};
-use crate::steering::pick;
+use crate::steering::pick::{self, Draw};
 use crate::steering::plan::{Choice, Ranked};
 
 use super::steer::{Chosen, Whereabouts};
@@ -42,6 +42,10 @@ pub struct Choosing<'a> {
     pub solved: bool,
     /// The first region that is up by the policy alone.
     pub prior: Option<u8>,
+    /// How the hash decided, the least first. Empty where it decided nothing.
+    pub draws: Vec<Draw>,
+    /// The hash was of the very query, its id and port, and not of the block.
+    pub per_query: bool,
     /// No region of the ranking was up: all were taken as up.
     pub all_down: bool,
     /// SCOPE PREFIX-LENGTH as returned.
@@ -54,7 +58,8 @@ pub struct Choosing<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
     pub ranked: Ranked,
-    /// Predicted round trip, ms, the bias included. `None` without a location on either side.
+    /// Round trip by distance alone, ms, the bias included: what the order is made of where no solver made it. `None`
+    /// without a location on either side.
     pub cost_ms: Option<f64>,
     pub distance_km: Option<f64>,
     /// ms
@@ -111,6 +116,11 @@ impl<'a> Witness<'a> for Notes<'a> {
         let rule = plan.spec.rule_for(place);
         let rankings = self.snapshot.rankings(stream);
         let ranking = rankings.ranking(whereabouts.cell);
+        // Where all cells have one ranking the answer does not ask where anybody is.
+        let cell = match rankings.is_geographic() {
+            true => whereabouts.cell,
+            false => geography.atlas.locate(whereabouts.address, u8::MAX).cell,
+        };
         let (up, field) = (self.snapshot.up(stream, family), self.snapshot.field(stream, family));
         let candidates = pick::candidates(ranking, &field);
         let tier: Vec<u8> = pick::tier(ranking, candidates).map(|ranked| ranked.region).collect();
@@ -134,13 +144,15 @@ impl<'a> Witness<'a> for Notes<'a> {
         self.steered = Some(Steered::Chose(Choosing {
             stream,
             family,
-            cell: whereabouts.cell,
+            cell,
             address: whereabouts.address,
             rule,
             ranking: ranking.iter().map(standing).collect(),
+            draws: pick::draws(ranking, candidates, field.open, whereabouts.block(true).1),
+            per_query: whereabouts.is_per_query(),
             solved: rankings.is_solved(),
             prior: (rankings.is_solved())
-                .then(|| pick::tier(plan.prior.ranking(whereabouts.cell), candidates).next().map(|first| first.region))
+                .then(|| pick::tier(plan.prior.ranking(cell), candidates).next().map(|first| first.region))
                 .flatten(),
             all_down: !ranking.iter().any(|ranked| up >> ranked.region & 1 == 1),
             scope: chosen.map_or_else(|scope| scope, |chosen| chosen.scope),

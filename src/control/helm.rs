@@ -262,7 +262,7 @@ impl Thread {
             let names = || market.regions.iter().map(|region| &*region.name).collect::<Vec<_>>().join(", ");
             if market.stage != told.0 {
                 told.0 = market.stage;
-                let text = format!("{}: {}", names(), market.stage.describe());
+                let text = format!("{}: {}", names(), market.describe());
                 info!("{text}");
                 self.parts.journal.note(Timestamp::now(), Note::new(Kind::Steering, text));
             }

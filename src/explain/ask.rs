@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
@@ -10,23 +9,23 @@ use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
-use jiff::Timestamp;
 
-use super::load::{CostFacts, Prices, share};
+use super::cost::{Way, ways};
+use super::load::{Prices, share};
 use super::{
-    Answer, Basis, Explanation, Location, Question, RegionFacts, RuleFacts, SaidBy, ServerFacts, Steering, ZoneFacts,
+    Answer, Basis, DrawFacts, Explanation, Location, Question, RegionFacts, RuleFacts, SaidBy, ServerFacts, Steering,
+    ZoneFacts,
 };
 use crate::answer::trace::{Choosing, Given, Standing, Steered, trace};
 use crate::answer::{self, Client, Outcome, Transport};
 use crate::config::names;
 use crate::config::settings::{self, Family, Policy, Zone};
-use crate::control::measured::key;
 use crate::geo::{Database, Told};
 use crate::health::Verdict;
 use crate::snapshot::fleet::{Fleet, Member};
 use crate::snapshot::standing::{self, Forced, Share};
 use crate::snapshot::{Snapshot, SteeredName};
-use crate::steering::learn::Region;
+use crate::steering::pick::Draw;
 use crate::world::View;
 
 /// A block, where no client address can change the answer.
@@ -113,6 +112,8 @@ fn fallen_back(snapshot: &Snapshot, stream: &SteeredName) -> Steering {
         block: EVERYBODY.to_owned(),
         regions: vec![],
         chosen: None,
+        order: None,
+        drawn_by: None,
         by_load: None,
         without_load: None,
         all_down: true,
@@ -129,6 +130,8 @@ struct Chooser<'a> {
     /// The regions and manner that apply to this client: those of the rule, then the stream's own.
     manners: Vec<&'a settings::Steering>,
     prices: Option<Prices<'a>>,
+    /// By position in the ranking.
+    ways: Vec<Way>,
 }
 
 impl<'a> Chooser<'a> {
@@ -138,8 +141,12 @@ impl<'a> Chooser<'a> {
         let (fleet, _) = view.snapshot.fleet(choosing.stream.zone);
         let zone = &view.snapshot.zones()[choosing.stream.zone as usize].zone;
         let prices = Prices::of(&view.steering, &view.snapshot, choosing);
-        let manners = rule.into_iter().chain([&stream.steering]).collect();
-        Chooser { view, choosing, zone, stream, fleet, manners, prices }
+        let manners: Vec<&settings::Steering> = rule.into_iter().chain([&stream.steering]).collect();
+        // Behind the regions of a rule the others stand as written.
+        let first = manners[0];
+        let planned = |region: u8| first.policy == Policy::Nearest && first.regions.contains(&region);
+        let ways = ways(view, choosing, zone, prices.as_ref(), planned);
+        Chooser { view, choosing, zone, stream, fleet, manners, prices, ways }
     }
 
     fn facts(&self, client: IpNet) -> Steering {
@@ -163,7 +170,9 @@ impl<'a> Chooser<'a> {
             },
             regions: ranked.chain(never).map(|(region, standing)| self.region(region, standing)).collect(),
             chosen: chosen.as_ref().map(|given| self.name(given.region)),
-            by_load: self.prices.as_ref().map(|prices| prices.market.stage.describe().to_owned()),
+            order: self.order().map(str::to_owned),
+            drawn_by: (!self.choosing.draws.is_empty()).then(|| self.drawn_for().to_owned()),
+            by_load: self.prices.as_ref().map(|prices| prices.market.describe().to_owned()),
             without_load: self
                 .choosing
                 .prior
@@ -173,17 +182,27 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// What was measured of the way there, if anything was.
-    fn cost(&self, standing: &Standing) -> Option<CostFacts> {
-        let learned = self.view.learned.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        if learned.is_empty() {
-            return None;
+    /// Which order holds, where another could.
+    fn order(&self) -> Option<&'static str> {
+        if self.ways.iter().any(|way| way.planned) {
+            return Some("by the plan for the load: the least cost and price");
         }
-        let facts = self.view.snapshot.geography().facts.get(usize::from(self.choosing.cell.0))?;
-        let region = &self.zone.regions[usize::from(standing.ranked.region)];
-        let zone = self.zone.label();
-        let region = Region { zone: Some(&zone), name: &region.name, location: region.location };
-        Some(learned.cost(&key(facts), &region, Timestamp::now()).into())
+        let others = self.prices.is_some() || self.ways.iter().any(|way| way.learned_ms.is_some());
+        (others && self.manners[0].policy == Policy::Nearest)
+            .then_some("nearest by distance and bias alone; measurements, money and prices have no say")
+    }
+
+    fn way(&self, region: u8) -> Option<&Way> {
+        self.ways.iter().find(|way| way.region == region)
+    }
+
+    fn draw(&self, region: u8) -> Option<&Draw> {
+        self.choosing.draws.iter().find(|draw| draw.region == region)
+    }
+
+    /// What the hash was of.
+    fn drawn_for(&self) -> &'static str {
+        if self.choosing.per_query { "query" } else { "block" }
     }
 
     fn name(&self, region: u8) -> String {
@@ -194,18 +213,27 @@ impl<'a> Chooser<'a> {
     fn region(&self, region: u8, standing: Option<&Standing>) -> RegionFacts {
         let chosen = self.choosing.chosen.as_ref().filter(|given| given.region == region);
         let members = self.fleet.members(region, self.choosing.family);
+        let way = self.way(region);
         RegionFacts {
             name: self.zone.regions[usize::from(region)].name.to_string(),
-            cost_ms: standing.and_then(|standing| standing.cost_ms),
-            distance_km: standing.and_then(|standing| standing.distance_km),
+            cost_ms: way.and_then(Way::ms),
+            distance_km: way.and_then(|way| way.distance_km),
             bias_ms: standing.map_or(0, |standing| standing.bias),
+            money_ms: way.map_or(0.0, |way| way.money_ms),
+            learned_ms: way.and_then(|way| way.learned_ms),
             weight: standing
                 .filter(|_| matches!(self.manner_of(region).policy, Policy::Weighted(_)))
                 .map(|standing| standing.ranked.weight),
             up: self.view.snapshot.up(self.choosing.stream, self.choosing.family) >> region & 1 == 1,
             mode: self.standing(region).describe().to_owned(),
             share_allowed: self.standing(region).share.part(),
-            cost: standing.and_then(|standing| self.cost(standing)),
+            cost: way.and_then(|way| way.parts),
+            draw: self.draw(region).map(|&Draw { hash, share, score, takes, .. }| DrawFacts {
+                hash,
+                share,
+                score,
+                takes,
+            }),
             load: (self.prices.as_ref().zip(standing))
                 .and_then(|(prices, standing)| prices.facts(standing, &self.choosing.ranking)),
             chosen: chosen.is_some(),
@@ -292,9 +320,11 @@ impl<'a> Chooser<'a> {
         let winner = chosen.as_ref().and_then(|given| ranking.iter().find(|other| other.ranked.region == given.region));
         let Some(winner) = winner else { return "nothing was chosen".to_owned() };
         let place = |of: u8| ranking.iter().position(|other| other.ranked.region == of);
-        if place(region) < place(winner.ranked.region)
-            && let Some(why) = self.why_closed(region)
-        {
+        let asked_before = match (self.draw(region), self.draw(winner.ranked.region)) {
+            (Some(draw), Some(winner)) => draw.score < winner.score,
+            _ => place(region) < place(winner.ranked.region),
+        };
+        if asked_before && let Some(why) = self.why_closed(region) {
             return why;
         }
         if let Some(why) = self.why_by_load(standing, winner) {
@@ -312,7 +342,10 @@ impl<'a> Chooser<'a> {
         }
         if winner.ranked.region == region {
             return match &manner.policy {
-                Policy::Weighted(_) => format!("drawn for this block: weight {weight} of {total}"),
+                Policy::Weighted(_) if self.draw(region).is_none() => {
+                    "the only one that is up of those with a weight".into()
+                }
+                Policy::Weighted(_) => format!("drawn for this {}: weight {weight} of {total}", self.drawn_for()),
                 _ if *all_down => "the first: every region is down, so all are taken as up".to_owned(),
                 _ if self.standing(region).share == Share::NONE => "drained, but no other region is up".to_owned(),
                 Policy::Nearest if standing.cost_ms.is_some() => "the nearest that is up".to_owned(),
@@ -324,7 +357,9 @@ impl<'a> Chooser<'a> {
             return "only when every region of the rule is down".to_owned();
         }
         match (&manner.policy, standing.cost_ms.zip(winner.cost_ms)) {
-            (Policy::Weighted(_), _) => format!("not drawn for this block: weight {weight} of {total}"),
+            (Policy::Weighted(_), _) => {
+                format!("not drawn for this {}: weight {weight} of {total}", self.drawn_for())
+            }
             (Policy::Nearest, Some((cost, best))) => format!("{:.0} ms more", cost - best),
             (Policy::Nearest | Policy::Priority, _) => "later in the order written".to_owned(),
         }
@@ -333,10 +368,14 @@ impl<'a> Chooser<'a> {
     /// Why a region was chosen or not, where the plan of the solver decided.
     fn why_by_load(&self, standing: &Standing, winner: &Standing) -> Option<String> {
         let ranking = &self.choosing.ranking;
-        let (prices, region) = (self.prices.as_ref().filter(|_| self.choosing.solved)?, standing.ranked.region);
+        let (prices, region) = (self.prices.as_ref()?, standing.ranked.region);
+        if ![region, winner.ranked.region].iter().all(|region| self.way(*region).is_some_and(|way| way.planned)) {
+            return None;
+        }
         let whole = |standing: &Standing| {
-            let price = prices.region(standing.ranked.region).map_or(0.0, |region| region.price_ms);
-            standing.cost_ms.map(|cost| cost + price)
+            let region = standing.ranked.region;
+            let price = prices.region(region).map_or(0.0, |region| region.price_ms);
+            Some(self.way(region)?.ms()? + price)
         };
         let full = |region: u8| {
             let known = prices.region(region)?;
@@ -352,11 +391,12 @@ impl<'a> Chooser<'a> {
             return Some(match part {
                 0.0 => format!("the cheapest that is up{full}"),
                 1.0 => format!("the cheapest{full}"),
-                part => format!("drawn for this block: {:.0} % of the cell{full}", part * 100.0),
+                _ if self.draw(region).is_none() => format!("the only one that is up of those planned for{full}"),
+                part => format!("drawn for this {}: {:.0} % of the cell{full}", self.drawn_for(), part * 100.0),
             });
         }
         if part > 0.0 {
-            return Some(format!("not drawn for this block: {:.0} % of the cell{full}", part * 100.0));
+            return Some(format!("not drawn for this {}: {:.0} % of the cell{full}", self.drawn_for(), part * 100.0));
         }
         let (cost, best) = whole(standing).zip(whole(winner))?;
         Some(match cost - best {
@@ -566,7 +606,7 @@ mod tests {
     #[test]
     fn weights_are_told_and_a_region_that_takes_none_is_last() {
         let told = told(&view(&[]), "spread.stream.example", "A", RULED);
-        assert!(told.contains("drawn for this block: weight 3 of 4"), "{told}");
+        assert!(told.contains("drawn for this query: weight 3 of 4"), "{told}");
         assert!(told.ends_with("ap: weight 0 takes none\n"), "{told}");
     }
 

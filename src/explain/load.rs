@@ -6,7 +6,6 @@ use crate::answer::trace::{Choosing, Standing};
 use crate::pilot::View;
 use crate::pilot::view::{MarketView, RegionView};
 use crate::snapshot::Snapshot;
-use crate::steering::learn::Cost;
 
 /// Of a region of a stream that is steered by load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,30 +20,6 @@ pub struct LoadFacts {
     pub capacity: Option<f64>,
     /// `fresh`, `predicted`, `doubtful`, `poor`, `lost` or `never reported`: how old the reports of its load are.
     pub reports: String,
-}
-
-/// What the cost of a region is made of, ms; the operator's bias and money are not in it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CostFacts {
-    /// 8 ms and 0.020 ms a km.
-    pub distance_ms: f64,
-    /// What viewers of the country and of the network need beyond that, as measured.
-    pub country_ms: f64,
-    pub asn_ms: f64,
-    /// What measurements nearer to the client add to those, or take away.
-    pub measured_ms: f64,
-    pub loss_ms: f64,
-    /// Measurements that count at the finest level that is known.
-    pub samples: f64,
-    /// Standard deviation as a share of the whole.
-    pub sd: f64,
-}
-
-impl From<Cost> for CostFacts {
-    fn from(cost: Cost) -> CostFacts {
-        let Cost { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd, .. } = cost;
-        CostFacts { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd }
-    }
 }
 
 /// The market that a stream is of, and its regions there.

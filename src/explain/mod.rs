@@ -5,10 +5,14 @@
 //! times are Unix seconds, costs are ms, distances km.
 
 pub mod ask;
+pub mod cost;
 pub mod load;
 pub mod show;
+#[cfg(test)]
+mod tests;
 
-use load::{CostFacts, LoadFacts};
+use cost::CostFacts;
+use load::LoadFacts;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,10 +95,19 @@ pub struct Steering {
     pub regions: Vec<RegionFacts>,
     /// `None`: no region that this client may be sent to has an address of the type, or the fallback name was given.
     pub chosen: Option<String>,
+    /// Which order holds, in words, where there is more than one that could: by load, or by distance alone though capacities
+    /// are written or round-trip times were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Where a hash decided between regions: `block` (every query for it gets the same) or `query` (each is drawn anew by
+    /// its id and port; shown is the draw of id 0 and port 0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn_by: Option<String>,
     /// What steers the stream by load is doing, where it is steered so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_load: Option<String>,
-    /// The region that the policy alone would have chosen, where load made it another.
+    /// The region that the policy alone would have chosen, by distance where it is `nearest`; where load, measurements or
+    /// money made it another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_load: Option<String>,
     /// Every region was down, so all were taken as up (or the fallback name was given).
@@ -112,10 +125,17 @@ pub struct RuleFacts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegionFacts {
     pub name: String,
-    /// Predicted round trip with the operator's bias. `None` where client or region has no location.
+    /// What its place in the order was made of, the price aside: the sum of the parts in `cost`, `bias_ms` and `money_ms`.
+    /// `None` where client or region has no location and no plan for the load holds.
     pub cost_ms: Option<f64>,
     pub distance_km: Option<f64>,
     pub bias_ms: i32,
+    /// What steering adds because traffic costs more money here than elsewhere; only a plan for the load does.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub money_ms: f64,
+    /// What the way takes as far as it was learned, where the order is by distance and does not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_ms: Option<f64>,
     pub weight: Option<u16>,
     /// For the type asked.
     pub up: bool,
@@ -128,14 +148,34 @@ pub struct RegionFacts {
     /// Where the stream is steered by load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadFacts>,
-    /// Where round-trip times were measured.
+    /// Of what the cost is made; there whenever `cost_ms` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostFacts>,
+    /// Where a hash decided between this region and others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draw: Option<DrawFacts>,
     pub chosen: bool,
     /// Why it was chosen, or why it lost.
     pub why: String,
     /// Those that declare an address of the type.
     pub servers: Vec<ServerFacts>,
+}
+
+/// A region's part in weighted rendezvous hashing: the least score of those that take the key is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrawFacts {
+    /// Of the key and the region, above 0, at most 1.
+    pub hash: f64,
+    /// Its part of the weights of those that were drawn among.
+    pub share: f64,
+    /// −ln(hash) / share.
+    pub score: f64,
+    /// `false`: it ramps or drains, takes a part of its clients, and not this one.
+    pub takes: bool,
+}
+
+fn is_zero(ms: &f64) -> bool {
+    *ms == 0.0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

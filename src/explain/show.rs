@@ -5,8 +5,7 @@ use std::fmt::{self, Write};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::load::CostFacts;
-use super::{Basis, Explanation, Location, RegionFacts, ServerFacts, Steering};
+use super::{Basis, DrawFacts, Explanation, Location, RegionFacts, ServerFacts, Steering};
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
@@ -66,9 +65,20 @@ impl Steering {
         writeln!(f, "  stream    {}: {} by {by}", self.stream, self.policy)?;
         let cell = self.cell.map_or("-".to_owned(), |cell| cell.to_string());
         writeln!(f, "  cell      {cell}; the answer is for {}", self.block)?;
+        if let Some(order) = &self.order {
+            writeln!(f, "  order     {order}")?;
+        }
+        if let Some(by) = &self.drawn_by {
+            let of = match by.as_str() {
+                "query" => "drawn anew for every query by its id and port; here for id 0 and port 0",
+                _ => "drawn for the block by its hash",
+            };
+            writeln!(f, "  pick      {of}: the least -ln(hash)/share")?;
+        }
         if let Some(stage) = &self.by_load {
             let otherwise = self.without_load.as_ref();
-            let otherwise = otherwise.map(|region| format!("; without that it would be {region}")).unwrap_or_default();
+            let otherwise =
+                otherwise.map(|region| format!("; by the policy alone it would be {region}")).unwrap_or_default();
             writeln!(f, "  load      {stage}{otherwise}")?;
         }
         if self.all_down {
@@ -98,8 +108,13 @@ impl Steering {
         }
         writeln!(f)?;
         for region in &self.regions {
-            if let Some(cost) = region.cost.filter(|cost| cost.samples >= 1.0) {
-                cost.write(f, &region.name)?;
+            region.write_cost(f)?;
+        }
+        for region in &self.regions {
+            if let Some(DrawFacts { hash, share, score, takes }) = region.draw {
+                let takes = if takes { "" } else { "; takes only a part, and not this one" };
+                let share = share * 100.0;
+                writeln!(f, "  {}  hash {hash:.4}, share {share:.1} %: {score:.3}{takes}", region.name)?;
             }
         }
         for region in self.regions.iter().filter(|region| region.chosen || !region.up) {
@@ -111,21 +126,43 @@ impl Steering {
     }
 }
 
-impl CostFacts {
-    fn write(&self, f: &mut fmt::Formatter<'_>, region: &str) -> fmt::Result {
-        let CostFacts { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd } = self;
-        let parts = [(country_ms, "country"), (asn_ms, "network"), (measured_ms, "measured"), (loss_ms, "loss")];
-        let parts = parts.iter().filter(|(ms, _)| ms.abs() >= 0.5).map(|(ms, name)| format!(" {ms:+.0} {name}"));
-        let parts = parts.collect::<String>();
-        writeln!(
-            f,
-            "  {region}  {distance_ms:.0} ms by distance{parts}; {samples:.0} measurements, ± {:.0} %",
-            sd * 100.0
-        )
-    }
-}
-
 impl RegionFacts {
+    /// The parts of the cost, where there are any beside the distance. Each is rounded so that they add up to the whole.
+    fn write_cost(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(cost) = &self.cost else { return Ok(()) };
+        let base = if self.distance_km.is_some() { "by distance" } else { "as nobody knows where" };
+        let parts = [
+            (cost.distance_ms, base),
+            (cost.country_ms, "country"),
+            (cost.asn_ms, "network"),
+            (cost.measured_ms, "measured"),
+            (cost.loss_ms, "loss"),
+            (f64::from(self.bias_ms), "bias"),
+            (self.money_ms, "money"),
+        ];
+        if parts[1..].iter().all(|(ms, _)| ms.abs() < 0.5) && cost.samples < 1.0 && self.learned_ms.is_none() {
+            return Ok(());
+        }
+        let (mut sum, mut words) = (0.0f64, String::new());
+        for (ms, name) in parts {
+            let before = sum.round();
+            sum += ms;
+            match sum.round() - before {
+                whole if words.is_empty() => write!(words, "{whole:.0} {name}")?,
+                0.0 => {}
+                whole => write!(words, " {whole:+.0} {name}")?,
+            }
+        }
+        write!(f, "  {}  {:.0} ms = {words}", self.name, sum.round())?;
+        if cost.samples >= 1.0 {
+            write!(f, "; {:.0} measurements, ± {:.0} %", cost.samples, cost.sd * 100.0)?;
+        }
+        if let Some(learned) = self.learned_ms {
+            write!(f, "; {learned:.0} ms as measured, which has no say")?;
+        }
+        writeln!(f)
+    }
+
     fn row(&self, weighted: bool, priced: bool) -> Vec<String> {
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
         let mut row = vec![
@@ -201,6 +238,7 @@ fn ago(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::cost::CostFacts;
     use crate::explain::{Answer, Question, RuleFacts, SaidBy, ZoneFacts};
 
     fn server(address: &str, verdict: &str, cause: Option<&str>, given: bool) -> ServerFacts {
@@ -219,6 +257,9 @@ mod tests {
             cost_ms: Some(cost),
             distance_km: Some((cost - 8.0) / 0.02),
             bias_ms: 0,
+            money_ms: 0.0,
+            learned_ms: None,
+            draw: None,
             weight: None,
             mode: "steady".into(),
             share_allowed: 1.0,
@@ -285,6 +326,8 @@ mod tests {
                     region("ap", 225.0, true, false, "99 ms more", vec![]),
                 ],
                 chosen: Some("us-east".into()),
+                order: None,
+                drawn_by: None,
                 by_load: None,
                 without_load: None,
                 all_down: false,
@@ -335,6 +378,35 @@ mod tests {
         live.stream.example. 10 IN A 198.51.100.11
         live.stream.example. 10 IN A 198.51.100.12
         ");
+    }
+
+    #[test]
+    fn parts_that_are_rounded_add_up_and_a_draw_is_told() {
+        let mut explanation = explanation();
+        let steering = explanation.steering.as_mut().unwrap();
+        (steering.order, steering.drawn_by) = (Some("by the plan".into()), Some("block".into()));
+        let parts = CostFacts {
+            distance_ms: 125.4,
+            country_ms: -3.2,
+            asn_ms: 0.2,
+            measured_ms: -68.4,
+            loss_ms: 0.0,
+            samples: 5.0,
+            sd: 0.2,
+        };
+        let region = &mut steering.regions[1];
+        (region.cost, region.bias_ms, region.money_ms) = (Some(parts), 2, 1.4);
+        region.cost_ms = Some(parts.ms() + 3.4);
+        region.draw = Some(DrawFacts { hash: 0.912, share: 0.6, score: 0.1536, takes: false });
+        let text = plain(&explanation);
+        for line in [
+            "  order     by the plan",
+            "  pick      drawn for the block by its hash: the least -ln(hash)/share",
+            "  us-east  57 ms = 125 by distance -3 country -68 measured +2 bias +1 money; 5 measurements, ± 20 %",
+            "  us-east  hash 0.9120, share 60.0 %: 0.154; takes only a part, and not this one",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+        }
     }
 
     #[test]

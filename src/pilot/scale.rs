@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::view::{MarketView, RegionView, Stage, View};
+use super::view::{MarketView, RegionView, Stage, View, Wait};
 use crate::load::Trust;
 
 /// What a region should be used to.
@@ -42,6 +42,8 @@ pub const ADMIT: f64 = 0.95;
 pub enum Unknown {
     /// Its market is not steered by load, or not any more.
     Unsteered(Stage),
+    /// Its market is not steered by load, for want of something.
+    Waits(Wait),
     /// Nobody has looked at it for minutes.
     Old,
     /// The region does not report, or has not for minutes.
@@ -57,6 +59,7 @@ impl std::fmt::Display for Unknown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Unknown::Unsteered(stage) => stage.describe(),
+            Unknown::Waits(wait) => wait.describe(),
             Unknown::Old => "what is known of it is older than 30 s",
             Unknown::Unreported => "it has reported no load for three minutes, or never",
             Unknown::NoCapacity => "no capacity is written or reported",
@@ -210,7 +213,7 @@ impl Scaler {
     fn reckon(&mut self, market: &MarketView, region: &RegionView, now: Instant) -> Result<Size, Unknown> {
         let is_old = |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) > OLD);
         if !matches!(market.stage, Stage::Steered | Stage::Blind) {
-            return Err(Unknown::Unsteered(market.stage));
+            return Err(market.waits().map_or(Unknown::Unsteered(market.stage), Unknown::Waits));
         }
         if is_old(market.at) {
             return Err(Unknown::Old);

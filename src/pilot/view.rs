@@ -37,7 +37,7 @@ impl Stage {
     /// What it means, for people.
     pub fn describe(self) -> &'static str {
         match self {
-            Stage::Unreported => "no load is reported, viewers go to the nearest region",
+            Stage::Unreported => "viewers go to the nearest region",
             Stage::Steered => "steered by load",
             Stage::Blind => "no load is reported any more: steered by what is predicted, with smaller capacities",
             Stage::Returning => "no load was reported for a quarter of an hour: back to the nearest region, bit by bit",
@@ -77,6 +77,51 @@ pub struct MarketView {
     pub moved: f64,
     /// When it was last looked at.
     pub at: Option<Instant>,
+}
+
+impl MarketView {
+    /// What it waits for before it can be steered by load; `None`: it is, or was until lately.
+    pub fn waits(&self) -> Option<Wait> {
+        let trusts = || self.regions.iter().map(|region| region.trust);
+        match self.stage {
+            Stage::Steered | Stage::Blind | Stage::Returning => None,
+            Stage::Unreported if trusts().any(|trust| !matches!(trust, Trust::Never | Trust::Lost)) => {
+                Some(Wait::Scale)
+            }
+            Stage::Unreported if trusts().any(|trust| trust == Trust::Lost) => Some(Wait::ReportsAgain),
+            Stage::Unreported => Some(Wait::Reports),
+        }
+    }
+
+    /// How it is steered, and why not by load if it is not, for people.
+    pub fn describe(&self) -> &'static str {
+        self.waits().map_or_else(|| self.stage.describe(), Wait::describe)
+    }
+}
+
+/// What a market that is not steered by load waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// No region ever reported its load.
+    Reports,
+    /// All that reported have stopped.
+    ReportsAgain,
+    /// Load is reported, but nobody asked yet, or not for long enough to know how many sessions a query stands for.
+    Scale,
+}
+
+impl Wait {
+    /// What it means, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Wait::Reports => "no load is reported, viewers go to the nearest region",
+            Wait::ReportsAgain => "no load is reported any more, viewers go to the nearest region",
+            Wait::Scale => {
+                "load is reported, but it is not yet known what a query stands for: that takes a minute of reports and \
+                 some tens of queries, and until then viewers go to the nearest region"
+            }
+        }
+    }
 }
 
 /// Of one region of a market. Rates are session starts/s.

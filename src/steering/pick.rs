@@ -157,6 +157,37 @@ pub fn expected(ranking: &[Ranked], candidates: Mask, open: &Open) -> Vec<(u8, f
     parts
 }
 
+/// How a region of the first tier fares in the draw for one key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    pub region: u8,
+    /// Of the key and the region, in (0, 1].
+    pub hash: f64,
+    /// The region's part of the weights that are drawn among, 0 to 1.
+    pub share: f64,
+    /// −ln(hash) / share: the least is asked first.
+    pub score: f64,
+    /// Whether it takes this key: one that ramps or drains takes a part of all keys.
+    pub takes: bool,
+}
+
+/// How [`pick`] draws among the first tier, the one asked first leading. The first that takes the key is what is picked.
+/// Empty where fewer than two are drawn among. For people: allocates.
+pub fn draws(ranking: &[Ranked], candidates: Mask, open: &Open, key: u64) -> Vec<Draw> {
+    let whole: f64 = tier(ranking, candidates).map(|ranked| f64::from(ranked.weight)).sum();
+    let draw = |ranked: &Ranked| {
+        let share = f64::from(ranked.weight) / whole;
+        let score = -hash(ranked, key).ln() / share;
+        Draw { region: ranked.region, hash: hash(ranked, key), share, score, takes: open.takes(ranked.region, key) }
+    };
+    let mut draws: Vec<Draw> = tier(ranking, candidates).map(draw).collect();
+    if draws.len() < 2 {
+        draws.clear();
+    }
+    draws.sort_by(|a, b| a.score.total_cmp(&b.score));
+    draws
+}
+
 /// Weighted rendezvous hashing: the region with the least −ln(h(key, region)) / weight. Losing one moves only those who
 /// were on it. `None` only for an empty tier.
 fn rendezvous<'a>(mut tier: impl Iterator<Item = &'a Ranked> + Clone, key: u64) -> Option<&'a Ranked> {
@@ -177,12 +208,16 @@ fn drawn<'a>(among: impl Iterator<Item = &'a Ranked>, key: u64, weight: impl Fn(
     best.map(|(_, ranked)| ranked)
 }
 
-/// −ln(h(key, region)), h uniform in (0, 1].
+/// −ln(h(key, region)).
 fn score(ranked: &Ranked, key: u64) -> f64 {
+    -hash(ranked, key).ln()
+}
+
+/// h(key, region), uniform in (0, 1].
+fn hash(ranked: &Ranked, key: u64) -> f64 {
     let hash = mix(key ^ mix(u64::from(ranked.region)));
     // 53 bits, shifted into (0, 1], so that the logarithm is finite.
-    let h = ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    -h.ln()
+    ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -322,6 +357,24 @@ mod tests {
                 "{shares:?}: {parts:?} {expected:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_picked_is_the_first_of_the_draws_that_takes_the_key() {
+        let order = ranking(&[&[(0, 3), (1, 1), (2, 4)], &[(3, 1)]]);
+        let open = open(&[(1, 0.5), (2, 0.3)]);
+        let field = Field { up: 0b1111, declared: 0b1111, banned: 0, open: &open };
+        let mut refused = 0;
+        for key in (0..2_000).map(mix) {
+            let draws = draws(&order, 0b1111, &open, key);
+            let first = draws.iter().find(|draw| draw.takes).expect("region 0 takes all");
+            assert_eq!(Some(first.region), chosen(&order, &field, key), "{draws:?}");
+            refused += u32::from(!draws[0].takes);
+            assert!((draws.iter().map(|draw| draw.share).sum::<f64>() - 1.0).abs() < 1e-12);
+            assert!(draws.iter().all(|draw| draw.hash > 0.0 && draw.hash <= 1.0));
+        }
+        assert!(refused > 100, "keys that a region on the move does not take are among them");
+        assert_eq!(super::draws(&order, 0b1001, &open, 7), [], "one alone is not drawn");
     }
 
     #[test]

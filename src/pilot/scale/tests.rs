@@ -150,8 +150,17 @@ fn what_is_not_known_is_never_a_number() {
         change(&mut run.market);
         run.look().map(|size| size.desired).unwrap_err()
     };
-    for stage in [Stage::Unreported, Stage::Returning] {
-        assert_eq!(unknown(&|market| market.stage = stage), Unknown::Unsteered(stage));
+    assert_eq!(unknown(&|market| market.stage = Stage::Returning), Unknown::Unsteered(Stage::Returning));
+    for (trust, wait) in [
+        (Trust::Never, Wait::Reports),
+        (Trust::Lost, Wait::ReportsAgain),
+        (Trust::Fresh, Wait::Scale),
+        (Trust::Poor, Wait::Scale),
+    ] {
+        let unsteered = |market: &mut MarketView| {
+            (market.stage, market.regions[0].trust) = (Stage::Unreported, trust);
+        };
+        assert_eq!(unknown(&unsteered), Unknown::Waits(wait));
     }
     for trust in [Trust::Never, Trust::Lost] {
         assert_eq!(unknown(&|market| market.regions[0].trust = trust), Unknown::Unreported);

@@ -19,7 +19,7 @@ const LOSS_FREE: f64 = 0.005;
 /// Taken where one of the two is nowhere: the same for all regions, so their order is as written until one was measured.
 const UNKNOWN_KM: f64 = 5000.0;
 /// Standard deviation of the prior, as a share of it.
-const PRIOR_SD: f64 = 0.30;
+pub const PRIOR_SD: f64 = 0.30;
 /// What the levels above the cell leave unknown of it, however much was measured elsewhere.
 const COUNTRY_ASN_SD: f64 = 0.20;
 const METRO_SD: f64 = 0.16;
