@@ -516,9 +516,9 @@ fn check_warns_of_a_loss_that_would_be_too_much() {
     let (code, out, _) = run(&files, &["check"]);
     assert_eq!(code, 0);
     insta::assert_snapshot!(out, @r"
-    zones/stream.example.toml:21:9: warning: stream live: without ap the others would be at 175 % of their capacity
-      at 70 % of all capacity the loss of one region should leave the others room: 35000 sessions, and they have 20000
-      help: give the others 15000 sessions more, or keep the load below 40 % of all capacity; see `meridian simulate --all-n-1`
+    zones/stream.example.toml:21:9: warning: ap cannot be lost: eu lacks 7508 sessions, us lacks 7493 sessions
+      at 70 % of all capacity, spread by the databases' addresses, the others should have room for the viewers of any one region
+      help: give eu room for 17508 sessions, or keep the load lower; see `meridian simulate --all-n-1`
     1 zone, 0 errors, 1 warning
     ");
 }
@@ -572,4 +572,32 @@ fn simulate_takes_no_other_unit_than_the_zone_has_unless_a_session_is_written() 
     assert!(code == 2 && err.contains("\"400 sessions\" is in sessions"), "{err}");
     let (code, out, err) = run(&files, &["simulate", "--total", "4000 sessions"]);
     assert!(code == 0 && out.starts_with("4000 sessions given"), "a count needs no unit: {out}{err}");
+}
+
+#[test]
+fn check_says_of_losses_what_simulate_computes() {
+    let files = Files::new(SIZED);
+    let region = |name: &str, near: &str, n: u32, capacity: u32| {
+        format!("[region.{name}]\nnear = \"{near}\"\na = [\"192.0.2.{n}\"]\ncapacity = \"{capacity} sessions\"\n")
+    };
+    let zone = |eu: u32| {
+        let all = [("us", "Ashburn"), ("eu", "London"), ("ap", "Singapore"), ("sa", "São Paulo"), ("jp", "Tokyo")];
+        let regions =
+            all.iter().zip(1..).map(|((name, near), n)| region(name, near, n, if *name == "eu" { eu } else { 10_000 }));
+        let head = "zone = \"stream.example\"\nns = [\"ns1.example.net\", \"ns2.example.net\"]\n";
+        format!("{head}{}[stream.live]\n", regions.collect::<String>())
+    };
+    files.put("zones/stream.example.toml", zone(10_000));
+    assert_eq!(run(&files, &["check"]), (0, "1 zone, 0 errors, 0 warnings\n".into(), String::new()));
+    // As large as all others together.
+    files.put("zones/stream.example.toml", zone(40_000));
+    let (code, out, _) = run(&files, &["check"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("warning: eu cannot be lost: ") && out.contains("1 zone, 0 errors, 1 warning"), "{out}");
+    let (_, audit, _) = run(&files, &["simulate", "--all-n-1"]);
+    let lacks = out.split(" lacks ").nth(1).and_then(|rest| rest.split(' ').next()).expect("how many");
+    assert!(
+        audit.lines().any(|line| line.starts_with(" eu ") && line.contains(&format!(" {lacks} "))),
+        "{audit}\n{out}"
+    );
 }

@@ -143,7 +143,7 @@ fn check_reads_the_databases_as_well() {
     assert_eq!(code, 0);
     // Its capacities are examples of how they are written.
     let known = [
-        "40:9: warning: stream live",
+        "40:9: warning: us-east cannot be lost: ",
         "49:13: warning: no loaded database knows AS64500",
         "49:42: warning: no loaded database knows US-CA",
     ];

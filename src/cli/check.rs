@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::config::settings::Node;
-use crate::config::{Diagnostic, Shared, geo_warnings, load_database, load_node, load_zones, rtt};
+use crate::config::{Diagnostic, Shared, geo_warnings, load_database, load_node, load_zones, losses, rtt};
+use crate::simulate::headroom;
 
 /// Checks the node's file, its location databases and overrides, its table of round-trip times, and the zones of `paths`
 /// (files or directories), by default the node's own zones.
@@ -40,7 +42,7 @@ pub fn run(paths: &[PathBuf], config: Option<&Path>, json: bool, out: &mut dyn W
 /// How many zone files there are, and all faults.
 fn all_of(node: &Node, shared: &Shared, paths: &[PathBuf], mut faults: Vec<Diagnostic>) -> (usize, Vec<Diagnostic>) {
     let own = std::slice::from_ref(&node.zones);
-    let loaded = load_zones(if paths.is_empty() { own } else { paths }, shared);
+    let mut loaded = load_zones(if paths.is_empty() { own } else { paths }, shared);
     match rtt::of(node) {
         // Other paths need not have all regions of the node, nor do zones with errors.
         Ok(rows) if paths.is_empty() && !loaded.has_errors() => {
@@ -49,11 +51,21 @@ fn all_of(node: &Node, shared: &Shared, paths: &[PathBuf], mut faults: Vec<Diagn
         Ok(_) => {}
         Err(more) => faults.extend(more),
     }
+    match load_database(node) {
+        Ok(database) => {
+            faults.extend(geo_warnings(&loaded.zones, |rule| database.knows(rule)));
+            // What the sum of capacities says is for who knows no places.
+            if !loaded.has_errors()
+                && let Some(told) = headroom::warnings(&loaded.zones, &Arc::new(database))
+            {
+                let by_sum = losses(&loaded.zones);
+                loaded.diagnostics.retain(|diagnostic| !by_sum.contains(diagnostic));
+                faults.extend(told);
+            }
+        }
+        Err(more) => faults.extend(more),
+    }
     faults.extend(loaded.diagnostics);
-    faults.extend(match load_database(node) {
-        Ok(database) => geo_warnings(&loaded.zones, |rule| database.knows(rule)),
-        Err(more) => more,
-    });
     (loaded.files, faults)
 }
 

@@ -4,7 +4,8 @@
 //! How many viewers there will be is not known when files are read. What can be said is what holds at a stated load: with
 //! all regions as full as they become before it costs anything (70 % of the capacity, where the solver's prices begin),
 //! would the others have room for the viewers of one that is lost? They have not where it has more than 30 % of the whole,
-//! as 0.7·ΣK > ΣK − K. `meridian simulate --all-n-1` computes the same with a given load, and with geography.
+//! as 0.7·ΣK > ΣK − K. Who has location databases at hand computes it with geography ([`crate::simulate::headroom`]), as
+//! `meridian check` does.
 
 use std::collections::HashMap;
 
@@ -20,6 +21,20 @@ type Set<'a> = Vec<(&'a str, Option<u64>)>;
 
 /// Of all zones. Linear in the regions of all streams.
 pub fn warnings(zones: &[Zone]) -> Vec<Diagnostic> {
+    sets(zones).into_iter().filter_map(|(zone, stream, count)| warning(zone, stream, count - 1)).collect()
+}
+
+/// Of these, those about losses, which geography may tell better.
+pub fn losses(zones: &[Zone]) -> Vec<Diagnostic> {
+    let of = |(zone, stream, count): (&Zone, &Stream, usize)| {
+        let all = regions(zone, stream).all(|region| region.capacity.is_some());
+        all.then(|| warning(zone, stream, count - 1)).flatten()
+    };
+    sets(zones).into_iter().filter_map(of).collect()
+}
+
+/// A zone and stream for each set of regions, and how many streams have it.
+fn sets(zones: &[Zone]) -> Vec<(&Zone, &Stream, usize)> {
     let mut sets: HashMap<Set<'_>, (&Zone, &Stream, usize)> = HashMap::new();
     for zone in zones {
         // Where nothing is steered by load there is nothing to say.
@@ -33,7 +48,7 @@ pub fn warnings(zones: &[Zone]) -> Vec<Diagnostic> {
             sets.entry(set).or_insert((zone, stream, 0)).2 += 1;
         }
     }
-    sets.into_values().filter_map(|(zone, stream, count)| warning(zone, stream, count - 1)).collect()
+    sets.into_values().collect()
 }
 
 fn regions<'a>(zone: &'a Zone, stream: &'a Stream) -> impl Iterator<Item = &'a Region> {

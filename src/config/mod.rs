@@ -39,6 +39,7 @@ mod zone_file;
 pub use capacity::{NoCapacity, capacity_of, is_capacity};
 pub use diagnostic::{At, Diagnostic, Severity};
 pub use geoip::load_database;
+pub use headroom::losses;
 pub use load::{Loaded, geo_warnings, load_zones};
 pub use node::load_node;
 pub(crate) use region::{NAME_RULE, is_name};

@@ -11,7 +11,7 @@
 //! * [`demand`]: how many sessions each stream has, and where. [`recorded`]: as a node recorded it.
 //! * [`settle`]: who is served where once all has settled, by the pilot's markets and solver.
 //! * [`report`]: load, share, distance and money of each region; who moved.
-//! * [`audit`]: every single loss.
+//! * [`audit`]: every single loss. [`headroom`]: what `check` says of that.
 //! * [`change`]: one region more. [`words`]: what two zone files have different.
 //! * [`picture`]: maps and bars.
 //!
@@ -21,6 +21,7 @@
 pub mod audit;
 pub mod change;
 pub mod demand;
+pub mod headroom;
 pub mod picture;
 pub mod recorded;
 pub mod report;
