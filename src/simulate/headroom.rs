@@ -1,4 +1,4 @@
-//! What `check` warns of: regions whose loss would leave the others too small, as [`audit`](super::audit) has it.
+//! What `check` warns of: regions whose loss would leave the others too small, as [`audit`] has it.
 
 use std::sync::Arc;
 
