@@ -15,7 +15,7 @@ use meridian::demand::layout::Layout;
 use meridian::demand::profile::Saved;
 use meridian::geo::{CellId, CountryCode, Database, Point};
 use meridian::health::Verdict;
-use meridian::pilot::run::Learned;
+use meridian::pilot::saved::Learned;
 use meridian::server::tap;
 use meridian::snapshot::{Served, Snapshot};
 use meridian::state::directory::Directory;

@@ -10,8 +10,9 @@ use meridian::geo::CellId;
 use meridian::load::board::Source;
 use meridian::load::known::{Known, Machine, MachineId, Member, Region, RegionId, Size};
 use meridian::load::{Board, Figures, Report, State};
-use meridian::pilot::course::{Asked, Condition, Course, Decision, Saved};
+use meridian::pilot::course::{Asked, Condition, Course, Decision};
 use meridian::pilot::market::{Market, MarketRegion};
+use meridian::pilot::saved::Saved;
 use meridian::steering::pick::Mask;
 use meridian::steering::solve::{Rows, Table};
 

@@ -189,7 +189,7 @@ mod tests {
         let before = learned.cost(&key, &region, Timestamp::UNIX_EPOCH);
         learned.import(table(&rows, &database, |_| at));
         let after = learned.cost(&key, &region, Timestamp::UNIX_EPOCH);
-        assert!((after.ms - 150.0).abs() < (before.ms - 150.0).abs(), "{before:?} {after:?}");
+        assert!((after.ms() - 150.0).abs() < (before.ms() - 150.0).abs(), "{before:?} {after:?}");
         assert_eq!(after.samples, 5.0);
     }
 

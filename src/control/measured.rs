@@ -57,7 +57,7 @@ impl Costs for Measured {
         let now = self.looked.unwrap_or_else(Timestamp::now);
         for facts in cells {
             let key = key(facts);
-            out.extend(to.iter().map(|site| learned.cost(&key, &region(site), now).ms as f32));
+            out.extend(to.iter().map(|site| learned.cost(&key, &region(site), now).ms() as f32));
         }
     }
 

@@ -14,7 +14,7 @@ use super::asked::Asked;
 use super::estimate::{Estimate, Rates};
 use super::layout::Layout;
 use super::profile::{Profile, Saved};
-use crate::pilot::run::Saved as Learned;
+use crate::pilot::saved::Saved as Learned;
 use crate::server::tap::Reader;
 
 /// What is left of an overrun ring stands for so many times itself at most; beyond that it says too little.

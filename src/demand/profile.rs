@@ -129,7 +129,7 @@ pub struct Saved {
     /// When it was written.
     pub at: Option<Timestamp>,
     /// Sessions of regions, and what a query stands for there.
-    pub pilot: crate::pilot::run::Saved,
+    pub pilot: crate::pilot::saved::Saved,
     /// Rates of then by group and by square of all groups together, queries/s.
     pub rates: BTreeMap<String, f64>,
     #[serde(with = "squares")]

@@ -6,51 +6,13 @@
 use std::sync::PoisonError;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::load::Prices;
 use crate::answer::trace::{Choosing, Standing};
 use crate::config::settings::Zone;
 use crate::control::measured::key;
-use crate::steering::learn::cost::PRIOR_SD;
 use crate::steering::learn::{Cost, Learned, Region};
 use crate::world::View;
-
-/// What the cost of a region is made of, ms; with the operator's bias and money beside it that is all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CostFacts {
-    /// 8 ms and 0.020 ms a km.
-    pub distance_ms: f64,
-    /// What viewers of the country and of the network need beyond that, as measured.
-    pub country_ms: f64,
-    pub asn_ms: f64,
-    /// What measurements nearer to the client add to those, or take away.
-    pub measured_ms: f64,
-    pub loss_ms: f64,
-    /// Measurements that count at the finest level that is known.
-    pub samples: f64,
-    /// Standard deviation as a share of the whole.
-    pub sd: f64,
-}
-
-impl CostFacts {
-    fn of_distance(distance_ms: f64) -> CostFacts {
-        let (country_ms, asn_ms, measured_ms, loss_ms, samples) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        CostFacts { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd: PRIOR_SD }
-    }
-
-    /// The way there, ms.
-    pub fn ms(&self) -> f64 {
-        self.distance_ms + self.country_ms + self.asn_ms + self.measured_ms + self.loss_ms
-    }
-}
-
-impl From<Cost> for CostFacts {
-    fn from(cost: Cost) -> CostFacts {
-        let Cost { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd, .. } = cost;
-        CostFacts { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd }
-    }
-}
 
 /// A region of the ranking, as the order in force has it.
 #[derive(Clone, Debug)]
@@ -59,7 +21,7 @@ pub struct Way {
     /// A plan for the load put it where it is.
     pub planned: bool,
     /// `None`: by distance, of which nothing is known.
-    pub parts: Option<CostFacts>,
+    pub parts: Option<Cost>,
     pub bias_ms: i32,
     pub money_ms: f64,
     pub distance_km: Option<f64>,
@@ -90,8 +52,8 @@ pub fn ways(
         let learned = Asked { view, choosing, zone, prices, region }.learned();
         let by_distance = standing.cost_ms.map(|cost| cost - f64::from(standing.bias));
         let (parts, money_ms, km) = match learned {
-            Some((cost, km)) if planned => (Some(cost.into()), money[usize::from(region)], km),
-            _ => (by_distance.map(CostFacts::of_distance), 0.0, standing.distance_km),
+            Some((cost, km)) if planned => (Some(cost), money[usize::from(region)], km),
+            _ => (by_distance.map(Cost::of_distance), 0.0, standing.distance_km),
         };
         let told = learned.filter(|(cost, _)| !planned && cost.samples >= 1.0);
         Way {
@@ -101,7 +63,7 @@ pub fn ways(
             bias_ms: standing.bias,
             money_ms,
             distance_km: km,
-            learned_ms: told.map(|(cost, _)| cost.ms),
+            learned_ms: told.map(|(cost, _)| cost.ms()),
         }
     };
     choosing.ranking.iter().map(way).collect()

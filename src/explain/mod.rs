@@ -1,19 +1,22 @@
 //! Why an answer is what it is: every step of the choice, taken from the code that answers.
 //!
 //! [`Explanation`] is the one shape of it: [`ask`] makes it, the admin API gives it as JSON, `meridian explain` prints it as
-//! text ([`show`]) or as JSON. The JSON is stable: fields are added, never renamed or removed. Names are absolute,
+//! text ([`show`]) or as JSON. `chooser` tells what decided between regions, [`cost`] what each costs, [`load`] what load and
+//! prices had to do with it. The JSON is stable: fields are added, never renamed or removed. Names are absolute,
 //! times are Unix seconds, costs are ms, distances km.
 
 pub mod ask;
+mod chooser;
 pub mod cost;
 pub mod load;
 pub mod show;
 #[cfg(test)]
 mod tests;
 
-use cost::CostFacts;
 use load::LoadFacts;
 use serde::{Deserialize, Serialize};
+
+use crate::steering::learn::Cost;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -150,7 +153,7 @@ pub struct RegionFacts {
     pub load: Option<LoadFacts>,
     /// Of what the cost is made; there whenever `cost_ms` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<CostFacts>,
+    pub cost: Option<Cost>,
     /// Where a hash decided between this region and others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draw: Option<DrawFacts>,

@@ -238,8 +238,8 @@ fn ago(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::cost::CostFacts;
     use crate::explain::{Answer, Question, RuleFacts, SaidBy, ZoneFacts};
+    use crate::steering::learn::Cost;
 
     fn server(address: &str, verdict: &str, cause: Option<&str>, given: bool) -> ServerFacts {
         ServerFacts {
@@ -385,7 +385,7 @@ mod tests {
         let mut explanation = explanation();
         let steering = explanation.steering.as_mut().unwrap();
         (steering.order, steering.drawn_by) = (Some("by the plan".into()), Some("block".into()));
-        let parts = CostFacts {
+        let parts = Cost {
             distance_ms: 125.4,
             country_ms: -3.2,
             asn_ms: 0.2,

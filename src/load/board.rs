@@ -370,7 +370,6 @@ impl Sum {
         }
     }
 
-    /// `all`: the weight of all that are up.
     /// The trust that half of those who reported have, by weight, or better.
     fn majority(&mut self) -> Trust {
         self.trusts.sort_by_key(|(trust, _)| *trust);
@@ -383,6 +382,7 @@ impl Sum {
         median.map_or(Trust::Never, |(trust, _)| *trust)
     }
 
+    /// `all`: the weight of all that are up.
     fn state(mut self, all: f64, configured: bool, up: usize) -> State {
         let majority = self.majority();
         let sessions = (self.counted > 0.0).then(|| self.sessions * (all / self.counted).max(1.0));

@@ -1,27 +1,26 @@
 //! The plan of one market from step to step, apart from where its inputs come from and where its tables go: what is asked,
 //! what regions report and which of them are open in; the table to answer by out.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
 
 use crate::load::known::RegionId;
 use crate::load::{Expected, State, Trust};
 use crate::steering::pick::Mask;
 use crate::steering::solve::loss::{Spare, Spares};
 use crate::steering::solve::movement::{self, Limits, PART_A_SECOND};
-use crate::steering::solve::{Certificate, Mix, Problem, Solution, Solver, Supply, Table};
+use crate::steering::solve::{Certificate, Problem, Solution, Solver, Supply, Table};
 
 use super::audience::Audience;
 use super::comeback::{Back, Comeback};
 use super::flow::{Flow, Push};
-use super::heritage::Heritage;
 use super::market::{Market, MarketRegion};
 use super::publish::NEARLY_FULL;
-use super::scales::{RANGE, Scales};
-use super::view::{MarketView, RegionView, Scaling, Stage};
+use super::saved::Saved;
+use super::scales::Scales;
+use super::view::Stage;
+
+mod carry;
+mod view;
 
 /// How far ahead loads are planned, s.
 pub const HORIZON_S: f64 = 60.0;
@@ -46,32 +45,6 @@ const NOTHING: State = State {
     majority: Trust::Never,
     silent: 0,
 };
-
-/// What was learned of regions, by zone and name (`live.example/eu`); kept over a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Saved {
-    pub regions: HashMap<Arc<str>, Learned>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Learned {
-    /// Session starts for a query; `None`: never told.
-    pub scale: Option<f64>,
-    /// Mean length of a session, s.
-    pub dwell_s: f64,
-}
-
-impl Learned {
-    /// Within the bounds that learning keeps, whatever a file says.
-    pub fn sound(self) -> Learned {
-        let scale = self.scale.filter(|scale| *scale > 0.0 && scale.is_finite());
-        Learned {
-            scale: scale.map(|scale| scale.clamp(RANGE.0, RANGE.1)),
-            dwell_s: Flow::restored(self.dwell_s).dwell_s(),
-        }
-    }
-}
 
 /// Which regions may be sent to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -180,69 +153,6 @@ impl Course {
             event: true,
             flows,
             market,
-        }
-    }
-
-    /// Whether another market has the same rows and regions, so that what holds here would hold there.
-    pub fn fits(&self, market: &Market) -> bool {
-        let regions = |market: &Market| market.regions.iter().map(MarketRegion::label).collect::<Vec<_>>();
-        let mut groups = self.market.groups.iter().zip(&market.groups);
-        self.market.rows.len() == market.rows.len()
-            && self.market.groups.len() == market.groups.len()
-            && groups.all(|(before, now)| (&before.owner, before.first_row) == (&now.owner, now.first_row))
-            && regions(&self.market) == regions(market)
-    }
-
-    /// Goes on with a market that [`Course::fits`]: files were read anew.
-    pub fn with(mut self, market: Market) -> Course {
-        self.prepared.iter_mut().for_each(|spare| *spare = None);
-        // Files are read for a while, and what was published meanwhile is in none of them.
-        Course { market, again: true, ..self }
-    }
-
-    /// Takes over what another course had for the same rows and regions: where they are sent, and what was learned of them.
-    /// What is planned anew from there moves as slowly as anything else.
-    pub fn inherit(&mut self, before: &Course, heritage: &Heritage) {
-        if heritage.is_empty() {
-            return;
-        }
-        for (column, was) in heritage.columns() {
-            self.flows[column] = before.flows[was].clone();
-            self.backlog[column] = before.backlog[was];
-            self.brief[column] = before.brief[was];
-        }
-        self.asked.resize(self.market.rows.len(), 0.0);
-        let mut rows = self.published.rows().to_vec();
-        for (row, was) in heritage.rows() {
-            let parts = before.published.row(was).parts();
-            let mix = Mix::of(parts.filter_map(|(column, part)| Some((heritage.column(column)?, part))));
-            if !mix.is_empty() {
-                rows[row] = mix;
-            }
-            self.asked[row] = before.asked.get(was).copied().unwrap_or(0.0);
-        }
-        self.published = Table::new(rows);
-        self.scales.inherit(&before.scales, heritage);
-        self.comeback.inherit(&before.comeback, heritage);
-        // What went away just now is seen as a loss in the next step.
-        let was = |mask: Mask, column: usize, now: Mask| match heritage.before(column) {
-            Some(before) => mask >> before & 1,
-            None => now >> column & 1,
-        };
-        let columns = 0..self.market.regions.len();
-        let of = |mask: Mask, now: Mask| columns.clone().fold(0, |all, column| all | was(mask, column, now) << column);
-        self.condition.closed = of(before.condition.closed, self.condition.closed);
-        self.condition.down = of(before.condition.down, self.condition.down);
-        (self.stage, self.heard, self.born) = (before.stage, before.heard, before.born);
-        (self.stepped, self.home) = (before.stepped, None);
-        (self.event, self.again) = (before.event, true);
-    }
-
-    pub fn save(&self, saved: &mut Saved) {
-        let scales = self.region_scales();
-        for ((region, flow), scale) in self.market.regions.iter().zip(&self.flows).zip(scales) {
-            let learned = Learned { scale: self.scales.are_known().then_some(scale), dwell_s: flow.dwell_s() };
-            saved.regions.insert(region.label(), learned);
         }
     }
 
@@ -600,50 +510,5 @@ impl Course {
         };
         self.prepared[lost] = Some(self.spares.without(lost, &problem, Some(&viewers), &self.solver));
         true
-    }
-
-    pub fn view(&self) -> MarketView {
-        let count = self.market.regions.len();
-        let rates = self.published.rates(&self.demand, count);
-        let unconstrained = self.market.nearest(!self.condition.closed).rates(&self.demand, count);
-        let scales = self.region_scales();
-        let region = |column: usize| {
-            let (region, flow) = (&self.market.regions[column], &self.flows[column]);
-            let state = self.states.get(column);
-            let supply = self.supply.get(column);
-            let counted = supply.and_then(|supply| Some(supply.capacity? * supply.part));
-            let sessions = state.and_then(State::load);
-            RegionView {
-                id: region.id,
-                name: Arc::clone(&region.name),
-                uses: region.uses.clone(),
-                sessions,
-                capacity: region.capacity,
-                counted,
-                trust: state.map_or(Trust::Never, |state| state.trust),
-                closed: self.condition.closed >> column & 1 == 1,
-                utilization: sessions.zip(counted.filter(|counted| *counted > 0.0)).map(|(l, k)| l / k),
-                planned: supply.and_then(|supply| supply.forecast(rates[column], HORIZON_S)),
-                price_ms: self.solution.as_ref().map_or(0.0, |solution| solution.prices[column]),
-                rate: rates[column],
-                unconstrained_rate: unconstrained[column],
-                dwell_s: flow.dwell_s(),
-                scale: scales[column],
-                scaling: Scaling::default(),
-            }
-        };
-        let solution = self.solution.as_ref();
-        MarketView {
-            stage: self.stage,
-            regions: (0..count).map(region).collect(),
-            groups: self.market.groups.iter().map(|member| member.group).collect(),
-            certificate: self.certificate(),
-            converged: solution.is_some_and(|solution| solution.converged),
-            cold: solution.is_some_and(|solution| solution.cold),
-            iterations: solution.map_or(0, |solution| solution.iterations),
-            demand: self.demand.iter().sum(),
-            moved: self.moved,
-            at: self.stepped,
-        }
     }
 }

@@ -10,7 +10,7 @@
 //! * [`market`]: groups of streams and the regions that they share; costs.
 //! * [`flow`]: sessions, session starts and their length, from reports. [`audience`]: who watches where.
 //! * [`course`]: the plan of one market from step to step: supplies, losses, limits on movement.
-//! * [`run`]: that market within a snapshot. [`heritage`]: what it keeps when files are read anew.
+//! * [`run`]: that market within a snapshot. [`heritage`]: what it keeps when files are read anew. [`saved`]: and over a restart.
 //! * [`publish`]: shares to rankings.
 //! * [`view`]: what others may know of it.
 //! * [`size`], [`scale`]: how large regions should be, for whoever adds and removes servers.
@@ -26,6 +26,7 @@ pub mod heritage;
 pub mod market;
 pub mod publish;
 pub mod run;
+pub mod saved;
 pub mod scale;
 pub mod scales;
 pub mod size;
@@ -41,9 +42,9 @@ use crate::snapshot::Snapshot;
 use crate::steering::cost::Costs;
 use crate::steering::plan::Rankings;
 
-use course::Saved;
 use market::{Market, TooLarge};
 use run::Run;
+use saved::Saved;
 pub use view::View;
 
 /// Demand, by what our own answers tell.

@@ -12,10 +12,10 @@ use crate::steering::cost::Costs;
 use crate::steering::pick::Mask;
 
 use super::course::{Asked, Condition, Course, Decision, HORIZON_S};
-pub use super::course::{Learned, Saved};
 use super::heritage::Heritage;
 use super::market::Market;
 use super::publish;
+use super::saved::Saved;
 use super::size::{self, Sizes};
 use super::view::MarketView;
 use super::{Change, Demand};

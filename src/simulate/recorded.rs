@@ -21,7 +21,7 @@ use crate::geo::Database;
 use crate::health::Verdict;
 use crate::load::known::{Known, RegionId};
 use crate::pilot::market::MarketRegion;
-use crate::pilot::run::Learned;
+use crate::pilot::saved::Learned;
 use crate::snapshot::{Served, Snapshot};
 
 use super::demand::{Demand, Viewers};

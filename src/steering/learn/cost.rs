@@ -1,6 +1,7 @@
 //! What a region costs a place, by all that was learned, with the parts that `explain` shows.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::feed::PENALTY_MS;
 use super::key::{Key, Level};
@@ -19,32 +20,42 @@ const LOSS_FREE: f64 = 0.005;
 /// Taken where one of the two is nowhere: the same for all regions, so their order is as written until one was measured.
 const UNKNOWN_KM: f64 = 5000.0;
 /// Standard deviation of the prior, as a share of it.
-pub const PRIOR_SD: f64 = 0.30;
+const PRIOR_SD: f64 = 0.30;
 /// What the levels above the cell leave unknown of it, however much was measured elsewhere.
 const COUNTRY_ASN_SD: f64 = 0.20;
 const METRO_SD: f64 = 0.16;
 /// Above it a region is worth finding out about (STEERING §4).
 const UNSURE_SD: f64 = 0.15;
 
-/// All in ms but for `samples` and `sd`. The operator's bias is not in it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Of what the cost of a way is made, ms. The operator's bias and money are not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// The sum of the parts.
-    pub ms: f64,
     /// 8 + 0.020 a km.
     pub distance_ms: f64,
+    /// What viewers of the country and of the network need beyond that, as measured.
     pub country_ms: f64,
     pub asn_ms: f64,
-    /// What measurements and imported tables add to those three, or take away.
+    /// What measurements nearer to the client and imported tables add to those three, or take away.
     pub measured_ms: f64,
     pub loss_ms: f64,
-    /// That count at the finest level that is known.
+    /// That count at the finest level that is known; a number.
     pub samples: f64,
     /// Posterior standard deviation as a share of the round-trip time: 0.15 is 15 %.
     pub sd: f64,
 }
 
 impl Cost {
+    /// Where nothing but the distance is asked for.
+    pub fn of_distance(distance_ms: f64) -> Cost {
+        let (country_ms, asn_ms, measured_ms, loss_ms, samples) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        Cost { distance_ms, country_ms, asn_ms, measured_ms, loss_ms, samples, sd: PRIOR_SD }
+    }
+
+    /// The sum of the parts.
+    pub fn ms(&self) -> f64 {
+        self.distance_ms + self.country_ms + self.asn_ms + self.measured_ms + self.loss_ms
+    }
+
     /// Whether it is known to no better than 15 %.
     pub fn is_unsure(&self) -> bool {
         self.sd > UNSURE_SD
@@ -106,7 +117,6 @@ impl Learned {
         }
         let mu = mu.clamp(anchor - FACTOR.ln(), anchor + FACTOR.ln()).exp();
         Cost {
-            ms: mu + loss_ms,
             distance_ms,
             country_ms,
             asn_ms,

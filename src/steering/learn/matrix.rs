@@ -84,7 +84,7 @@ impl Matrix {
                 let place = i * width + column;
                 let distance = distances[place];
                 let ms = match is_known {
-                    true => learned.cost_with(cell, distance.into(), *ids, region, now.as_second()).ms as f32,
+                    true => learned.cost_with(cell, distance.into(), *ids, region, now.as_second()).ms() as f32,
                     false => distance,
                 } + regions[column].bias_ms;
                 if (ms - costs[place]).abs() >= STILL_MS {
