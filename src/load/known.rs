@@ -28,6 +28,15 @@ pub struct Size {
     pub session_bits: Option<f64>,
 }
 
+impl Size {
+    /// Of two for the same machines, the one by which they are full sooner. Its session goes with it: bits per second are
+    /// compared with a capacity in bits per second only where both are divided by the same.
+    fn careful(self, other: Size) -> Size {
+        let order = |size: &Size| [size.capacity, size.session_bits].map(|figure| figure.unwrap_or(f64::INFINITY));
+        if order(&other) < order(&self) { other } else { self }
+    }
+}
+
 /// The size of a region, as its zone's file has it.
 fn size(zone: &settings::Zone, region: &settings::Region) -> Size {
     let capacity = region.capacity.as_ref().map(|capacity| capacity.sessions);
@@ -138,11 +147,7 @@ impl Known {
         let id = *ids.entry(key).or_insert(next);
         match self.regions.get_mut(id.0 as usize) {
             None => self.regions.push(Region { name: Arc::clone(&region.name), members, size, sample }),
-            // Where zones differ about the same machines, the more careful word counts.
-            Some(first) => {
-                first.size.capacity = least(first.size.capacity, size.capacity);
-                first.size.session_bits = least(first.size.session_bits, size.session_bits);
-            }
+            Some(first) => first.size = first.size.careful(size),
         }
         id
     }
@@ -201,10 +206,6 @@ impl Known {
     pub fn regions(&self) -> impl Iterator<Item = (RegionId, &Region)> {
         self.regions.iter().enumerate().map(|(id, region)| (RegionId(id as u32), region))
     }
-}
-
-fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
-    a.zip(b).map(|(a, b)| a.min(b)).or(a).or(b)
 }
 
 /// Servers that share an address or a probed socket become one.
@@ -267,5 +268,22 @@ impl Union {
             }
         }
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_zones_that_differ_the_smaller_capacity_counts_with_its_own_session() {
+        let size = |capacity: Option<f64>, bits: f64| Size { capacity, session_bits: Some(bits) };
+        // 10 Gbit/s are 2000 sessions of 5 Mbit/s, and 500 of 20.
+        let (few, many) = (size(Some(500.0), 20e6), size(Some(2000.0), 5e6));
+        let nowhere = size(None, 1e6);
+        for [a, b, wanted] in [[few, many, few], [many, few, few], [nowhere, many, many], [few, nowhere, few]] {
+            assert_eq!(a.careful(b), wanted);
+        }
+        assert_eq!(size(Some(9.0), 5e6).careful(size(Some(9.0), 2e6)), size(Some(9.0), 2e6), "more sessions for the bits");
     }
 }

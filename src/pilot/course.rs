@@ -324,6 +324,7 @@ impl Course {
             self.flows[column].feed(&state, Push { change, returning }, sent, self.comeback.is_calm(), now);
             self.states.push(state);
         }
+        Flow::share_length(&mut self.flows, elapsed_s);
         self.scale_demand();
         if self.comeback.is_calm() && asked.is_measured {
             let starts: Vec<Option<f64>> = self.flows.iter().map(Flow::starts).collect();

@@ -28,6 +28,8 @@ const LONGEST_JUMP_S: f64 = 5.0;
 const CHANCE: f64 = 4.0;
 /// Time constant in which a length is believed that follows from sessions alone, s.
 const BELIEF_S: f64 = 300.0;
+/// Time constant in which regions come to one length, s: much less than they take to learn one.
+const COMMON_S: f64 = 60.0;
 
 /// What is expected to happen to a region between two looks, starts/s.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +48,8 @@ pub struct Flow {
     stride: Option<Stride>,
     balance: Balance,
     dwell_s: f64,
+    /// Starts are told, so that the length is known and not guessed.
+    tells: bool,
 }
 
 /// A piece of time over which the number of sessions changes by more than chance.
@@ -74,7 +78,7 @@ struct Track {
 
 impl Default for Flow {
     fn default() -> Flow {
-        Flow { track: None, stride: None, balance: Balance::default(), dwell_s: DWELL_S }
+        Flow { track: None, stride: None, balance: Balance::default(), dwell_s: DWELL_S, tells: false }
     }
 }
 
@@ -88,6 +92,26 @@ impl Flow {
     /// Mean length of a session, s.
     pub fn dwell_s(&self) -> f64 {
         self.dwell_s
+    }
+
+    /// Viewers stay for as long in one region as in another, so what one region shows of that soon holds for all: else a
+    /// region that has learned it and one that has not would take the same viewers for other numbers of sessions. Each weighs
+    /// as much as its sessions. Those that tell starts teach the others and keep their own.
+    pub fn share_length(flows: &mut [Flow], elapsed_s: f64) {
+        let (mut gone, mut weight) = (0.0, 0.0);
+        for flow in flows.iter() {
+            let sessions = flow.sessions().unwrap_or(0.0);
+            (gone, weight) = (gone + sessions / flow.dwell_s, weight + sessions);
+        }
+        let common = gone / weight;
+        if !(common > 0.0 && common.is_finite()) {
+            return;
+        }
+        let part = -(-elapsed_s / COMMON_S).exp_m1();
+        for flow in flows.iter_mut().filter(|flow| !flow.tells) {
+            let own = 1.0 / flow.dwell_s;
+            flow.believe(1.0 / (own + part * (common - own)));
+        }
     }
 
     /// Sessions now; `None` while nothing fresh is reported.
@@ -112,6 +136,7 @@ impl Flow {
         };
         let sound = |rate: f64| if rate.is_finite() { rate } else { 0.0 };
         let told = state.starts_per_s.map(|rate| sound(rate).max(0.0));
+        self.tells = told.is_some();
         let elapsed = self.track.map_or(0.0, |track| now.saturating_duration_since(track.at).as_secs_f64());
         // A report that was there before has been believed already.
         let is_news = self.track.is_none() || newest <= elapsed;
@@ -245,6 +270,29 @@ mod tests {
         let sessions = flow.sessions().unwrap();
         assert!((sessions / 60_000.0 - 1.0).abs() < 0.01, "{sessions}");
         assert!((flow.dwell_s() / DWELL_S - 1.0).abs() < 0.1, "{flow:?}");
+    }
+
+    #[test]
+    fn what_one_region_shows_of_how_long_viewers_stay_holds_for_all() {
+        let start = Instant::now();
+        // Viewers of the first come and go, those of the second do not, and the third tells its starts.
+        let mut flows = [(); 3].map(|()| Flow::default());
+        let mut sessions = [6000.0, 3000.0, 1000.0];
+        for second in 0..1800u32 {
+            let starts = [20.0 + 8.0 * (f64::from(second) / 80.0).sin(), 10.0, 4.0];
+            for (at, flow) in flows.iter_mut().enumerate() {
+                let state = state(sessions[at], (at == 2).then_some(starts[at]));
+                let now = start + Duration::from_secs(second.into());
+                flow.feed(&state, Push::default(), starts[at] / 2.0, true, now);
+            }
+            Flow::share_length(&mut flows, 1.0);
+            for (at, dwell) in [300.0, 300.0, 250.0].into_iter().enumerate() {
+                sessions[at] += starts[at] - sessions[at] / dwell;
+            }
+        }
+        let [told, untold, own] = flows.each_ref().map(Flow::dwell_s);
+        assert!((told / 300.0 - 1.0).abs() < 0.2 && (untold / told - 1.0).abs() < 0.1, "{told} {untold}");
+        assert!((own / 250.0 - 1.0).abs() < 0.1, "{own}");
     }
 
     #[test]

@@ -386,7 +386,7 @@ fn region(snapshot: &Snapshot, known: &Known, ids: &Ids, id: RegionId) -> Market
         uses,
         servers: of.members.len() as u32,
         capacity: of.size.capacity,
-        session_bits: zone.session_bits,
+        session_bits: of.size.session_bits.unwrap_or(zone.session_bits),
         cost: settings.cost,
         location: settings.location,
     }
