@@ -336,7 +336,7 @@ fn record(files: &Files, scale: Option<f64>) -> (PathBuf, Option<Point>) {
     }
     let mut saved = estimator.save(at(300));
     if scale.is_some() {
-        saved.pilot.regions.insert("stream.example/eu".into(), Learned { scale, dwell_s: 600.0 });
+        saved.pilot.regions.insert("stream.example/eu".into(), Learned { scale, dwell_s: Some(600.0) });
     }
     let state = files.path("state");
     std::fs::create_dir_all(&state).unwrap();

@@ -201,6 +201,7 @@ fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Time
     let (regions, database) = (Regions::of(snapshot), &snapshot.geography().database);
     let reporter = Reporter::of(who);
     let (mut taken, mut refused, mut more) = (0u64, Vec::new(), 0u64);
+    let mut is_plenty = false;
     let lines: Vec<(usize, &[u8])> = text
         .split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii)
@@ -216,7 +217,10 @@ fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Time
         for (at, line) in read {
             let fed = line.and_then(|found| {
                 let sample = found.sample(reporter);
-                learned.feed(&sample, now).map_err(|why| fault(why.to_string(), why.rule()))
+                learned.feed(&sample, now).map_err(|why| {
+                    is_plenty |= why.is_plenty();
+                    fault(why.to_string(), why.rule())
+                })
             });
             match fed {
                 Ok(()) => taken += 1,
@@ -228,7 +232,7 @@ fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Time
         }
     }
     let mut answer = json!({ "taken": taken, "refused": refused, "refused_beyond": more });
-    if taken == 0 {
+    if taken == 0 && !is_plenty {
         let first = &answer["refused"][0];
         let told = first["what"].as_str().zip(first["rule"].as_str());
         let why = told.map_or(String::new(), |(what, rule)| format!(": {what} ({rule})"));

@@ -265,6 +265,10 @@ async fn round_trip_times_of_which_none_is_taken_are_an_error_that_says_why() {
     assert!(status == 400 && body["error"].as_str().unwrap().contains("\"rtt_ms\": 42.5"), "{body}");
     let sound = r#"{"prefix": "1.1.1.0/24", "region": "eu", "rtt_ms": 20}"#;
     assert_eq!(post(&format!("x\n{sound}")).await.0, 200, "one was taken");
+    let (status, body) = post(&format!("{sound}\n").repeat(50)).await;
+    assert_eq!((status, &body["error"]), (200, &Value::Null), "{body}");
+    let (status, body) = post(sound).await;
+    assert_eq!((status, &body["taken"], &body["error"]), (200, &json!(0), &Value::Null), "no news is no fault: {body}");
 }
 
 #[tokio::test]

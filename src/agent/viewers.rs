@@ -93,20 +93,10 @@ async fn send(node: &Client, lines: String) -> Result<u64, String> {
     #[derive(Deserialize)]
     struct Outcome {
         taken: u64,
-        refused: Vec<Line>,
-    }
-    #[derive(Deserialize)]
-    struct Line {
-        what: String,
-        rule: String,
     }
     let reply = node.post_lines("/v1/rtt", lines, SEND_PATIENCE).await.map_err(|error| error.to_string())?;
-    let outcome: Outcome = reply.read().map_err(|error| error.to_string())?;
-    match outcome.refused.first() {
-        // Some are refused all the time, as one prefix counts only so often.
-        Some(Line { what, rule }) if outcome.taken == 0 => Err(format!("{what} ({rule})")),
-        _ => Ok(outcome.taken),
-    }
+    // Some are refused all the time, as one prefix counts only so often.
+    reply.read().map(|outcome: Outcome| outcome.taken).map_err(|error| error.to_string())
 }
 
 /// What `ss` says of the established connections of a local port.

@@ -55,7 +55,8 @@ pub fn ways(
             Some((cost, km)) if planned => (Some(cost), money[usize::from(region)], km),
             _ => (by_distance.map(Cost::of_distance), 0.0, standing.distance_km),
         };
-        let told = learned.filter(|(cost, _)| !planned && cost.samples >= 1.0);
+        let is_learned = |cost: &Cost| cost.samples >= 1.0 || cost.country_ms != 0.0 || cost.asn_ms != 0.0;
+        let told = learned.filter(|(cost, _)| !planned && is_learned(cost));
         Way {
             region,
             planned,

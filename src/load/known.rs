@@ -284,6 +284,10 @@ mod tests {
         for [a, b, wanted] in [[few, many, few], [many, few, few], [nowhere, many, many], [few, nowhere, few]] {
             assert_eq!(a.careful(b), wanted);
         }
-        assert_eq!(size(Some(9.0), 5e6).careful(size(Some(9.0), 2e6)), size(Some(9.0), 2e6), "more sessions for the bits");
+        assert_eq!(
+            size(Some(9.0), 5e6).careful(size(Some(9.0), 2e6)),
+            size(Some(9.0), 2e6),
+            "more sessions for the bits"
+        );
     }
 }

@@ -120,7 +120,7 @@ impl Course {
         let count = market.regions.len();
         let learned = |region: &MarketRegion| saved.regions.get(&region.label());
         let flow = |region: &MarketRegion| {
-            learned(region).map_or_else(Flow::default, |learned| Flow::restored(learned.dwell_s))
+            learned(region).and_then(|learned| learned.dwell_s).map_or_else(Flow::default, Flow::restored)
         };
         let flows: Vec<Flow> = market.regions.iter().map(flow).collect();
         let known: Vec<Option<f64>> = market.regions.iter().map(|region| learned(region)?.scale).collect();
@@ -325,6 +325,8 @@ impl Course {
             self.states.push(state);
         }
         Flow::share_length(&mut self.flows, elapsed_s);
+        let revisions: Vec<f64> = self.flows.iter_mut().map(Flow::take_revision).collect();
+        self.scales.revise(&self.published, &revisions);
         self.scale_demand();
         if self.comeback.is_calm() && asked.is_measured {
             let starts: Vec<Option<f64>> = self.flows.iter().map(Flow::starts).collect();

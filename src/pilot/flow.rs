@@ -26,8 +26,9 @@ const JUMP: f64 = 0.1;
 const LONGEST_JUMP_S: f64 = 5.0;
 /// Sessions differ by chance by no more than so many times the root of their number.
 const CHANCE: f64 = 4.0;
-/// Time constant in which a length is believed that follows from sessions alone, s.
-const BELIEF_S: f64 = 300.0;
+/// Time constant in which a length is believed that follows from sessions alone, s: at first the shorter, since anything that
+/// was seen is better than what is taken for granted, and longer as more was seen.
+const BELIEF_S: (f64, f64) = (60.0, 300.0);
 /// Time constant in which regions come to one length, s: much less than they take to learn one.
 const COMMON_S: f64 = 60.0;
 
@@ -48,8 +49,12 @@ pub struct Flow {
     stride: Option<Stride>,
     balance: Balance,
     dwell_s: f64,
+    /// For how long it was seen, s; 0: never.
+    taught_s: f64,
     /// Starts are told, so that the length is known and not guessed.
     tells: bool,
+    /// What another length made of starts/s since that was last asked for.
+    revised: f64,
 }
 
 /// A piece of time over which the number of sessions changes by more than chance.
@@ -78,7 +83,15 @@ struct Track {
 
 impl Default for Flow {
     fn default() -> Flow {
-        Flow { track: None, stride: None, balance: Balance::default(), dwell_s: DWELL_S, tells: false }
+        Flow {
+            track: None,
+            stride: None,
+            balance: Balance::default(),
+            dwell_s: DWELL_S,
+            taught_s: 0.0,
+            tells: false,
+            revised: 0.0,
+        }
     }
 }
 
@@ -86,7 +99,7 @@ impl Flow {
     /// What was kept over a restart.
     pub fn restored(dwell_s: f64) -> Flow {
         let dwell_s = if dwell_s.is_nan() { DWELL_S } else { dwell_s.clamp(DWELL_RANGE.0, DWELL_RANGE.1) };
-        Flow { dwell_s, ..Flow::default() }
+        Flow { dwell_s, taught_s: BELIEF_S.1, ..Flow::default() }
     }
 
     /// Mean length of a session, s.
@@ -94,12 +107,17 @@ impl Flow {
         self.dwell_s
     }
 
+    /// Whether the length was ever seen, and is not just taken for granted.
+    pub fn is_taught(&self) -> bool {
+        self.taught_s > 0.0
+    }
+
     /// Viewers stay for as long in one region as in another, so what one region shows of that soon holds for all: else a
-    /// region that has learned it and one that has not would take the same viewers for other numbers of sessions. Each weighs
-    /// as much as its sessions. Those that tell starts teach the others and keep their own.
+    /// region that has learned it and one that has not would take the same viewers for other numbers of sessions. Each that
+    /// was taught weighs as much as its sessions. Those that tell starts teach the others and keep their own.
     pub fn share_length(flows: &mut [Flow], elapsed_s: f64) {
         let (mut gone, mut weight) = (0.0, 0.0);
-        for flow in flows.iter() {
+        for flow in flows.iter().filter(|flow| flow.is_taught()) {
             let sessions = flow.sessions().unwrap_or(0.0);
             (gone, weight) = (gone + sessions / flow.dwell_s, weight + sessions);
         }
@@ -123,6 +141,14 @@ impl Flow {
     pub fn starts(&self) -> Option<f64> {
         let track = self.track?;
         (track.at.saturating_duration_since(track.since).as_secs_f64() >= STRIDE_S).then_some(track.starts)
+    }
+
+    /// By what factor starts became others since this was last asked, only because another length is believed.
+    pub fn take_revision(&mut self) -> f64 {
+        let revised = std::mem::take(&mut self.revised);
+        let starts = self.track.map_or(0.0, |track| track.starts);
+        let factor = starts / (starts - revised);
+        if factor > 0.0 && factor.is_finite() { factor } else { 1.0 }
     }
 
     /// Takes in what is believed of the region now. `asked`: queries/s that led there. `calm`: what comes is what viewers want.
@@ -199,21 +225,25 @@ impl Flow {
                 let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
                 let gone = 1.0 / self.dwell_s;
                 let gone = gone + part * ((left / mean).clamp(-most, most) - gone);
+                self.taught_s += length_s;
                 self.believe(1.0 / gone.clamp(1.0 / DWELL_RANGE.1, most));
             }
             return;
         }
         self.balance.feed(mean, growth, stride.asked / f64::from(stride.count), length_s);
         if let Some(dwell_s) = self.balance.dwell_s() {
-            let gone = 1.0 / self.dwell_s;
-            self.believe(1.0 / (gone - (-length_s / BELIEF_S).exp_m1() * (1.0 / dwell_s - gone)));
+            self.taught_s += length_s;
+            let (gone, memory_s) = (1.0 / self.dwell_s, self.taught_s.clamp(BELIEF_S.0, BELIEF_S.1));
+            self.believe(1.0 / (gone - (-length_s / memory_s).exp_m1() * (1.0 / dwell_s - gone)));
         }
     }
 
-    /// Where sessions last longer than was thought, fewer began.
+    /// Where sessions last longer than was thought, fewer began, unless it is told how many did.
     fn believe(&mut self, dwell_s: f64) {
-        if let Some(track) = &mut self.track {
-            track.starts = (track.starts + track.sessions * (1.0 / dwell_s - 1.0 / self.dwell_s)).max(0.0);
+        if let Some(track) = self.track.as_mut().filter(|_| !self.tells) {
+            let before = track.starts;
+            track.starts = (before + track.sessions * (1.0 / dwell_s - 1.0 / self.dwell_s)).max(0.0);
+            self.revised += track.starts - before;
         }
         self.dwell_s = dwell_s;
     }

@@ -19,8 +19,8 @@ pub struct Saved {
 pub struct Learned {
     /// Session starts for a query; `None`: never told.
     pub scale: Option<f64>,
-    /// Mean length of a session, s.
-    pub dwell_s: f64,
+    /// Mean length of a session, s; `None`: nothing showed it.
+    pub dwell_s: Option<f64>,
 }
 
 impl Learned {
@@ -29,7 +29,7 @@ impl Learned {
         let scale = self.scale.filter(|scale| *scale > 0.0 && scale.is_finite());
         Learned {
             scale: scale.map(|scale| scale.clamp(RANGE.0, RANGE.1)),
-            dwell_s: Flow::restored(self.dwell_s).dwell_s(),
+            dwell_s: self.dwell_s.map(|dwell_s| Flow::restored(dwell_s).dwell_s()),
         }
     }
 }

@@ -5,6 +5,10 @@
 //! of a session; K the sessions of one server. More is said at once; fewer only when that many were enough for 15 minutes
 //! and the region had no price in all that time.
 //!
+//! At a first start D is only taken for granted until load that changes has shown it. A region that fills would seem to become
+//! ten times as full as it will where sessions are that much shorter, so meanwhile no more than twice the sessions there
+//! are is expected.
+//!
 //! What is not known is [`Unknown`], never 0: a scaler that is told 0 takes the servers away.
 //!
 //! Pure: time is passed in.
@@ -30,6 +34,8 @@ pub const HOLD: Duration = Duration::from_secs(15 * 60);
 const GRAIN: Duration = Duration::from_secs(10);
 /// A market that was not looked at for so long is not known any more.
 const OLD: Duration = Duration::from_secs(30);
+/// As long as nobody has seen how long sessions last, a market is not believed to become more than so many times as full.
+const UNSEEN: f64 = 2.0;
 /// No forecast is believed to be more than so many times what is now.
 const STEEPEST: f64 = 10.0;
 /// More servers are desired of no region.
@@ -148,6 +154,16 @@ struct Held {
     recent: VecDeque<(Instant, u32)>,
 }
 
+/// What part of the length of sessions is believed, where it was never seen.
+fn believed(market: &MarketView) -> f64 {
+    let known = market.regions.iter().filter_map(|region| Some((region, region.sessions?)));
+    let (there, lasting) = known.fold((0.0, 0.0), |(there, lasting), (region, sessions)| {
+        let rate = region.unconstrained_rate + region.scaling.fixed_rate;
+        (there + sessions, lasting + rate * region.dwell_s)
+    });
+    if market.is_length_known || lasting <= UNSEEN * there { 1.0 } else { UNSEEN * there / lasting }
+}
+
 impl Held {
     fn get(&self) -> Option<u32> {
         self.recent.front().map(|(_, servers)| *servers)
@@ -234,9 +250,10 @@ impl Scaler {
         }
         let rate = region.unconstrained_rate + region.scaling.fixed_rate;
         let ahead = region.scaling.ahead.filter(|ahead| *ahead > 0.0).map_or(1.0, |ahead| ahead.min(STEEPEST));
+        let dwell_s = region.dwell_s * believed(market);
         let dear = if region.price_ms > DEAR_MS { DEAR_FACTOR } else { 1.0 };
         let servers = |rate: f64, more: f64| {
-            let servers = (rate * region.dwell_s * more / (AIM * server)).ceil();
+            let servers = (rate * dwell_s * more / (AIM * server)).ceil();
             // Also of what is not a number.
             if servers > 1.0 { servers.min(MOST) as u32 } else { 1 }
         };
@@ -260,7 +277,7 @@ impl Scaler {
             desired,
             utilization: region.utilization,
             planned: region.planned,
-            unconstrained: counted.map(|counted| rate * region.dwell_s / counted),
+            unconstrained: counted.map(|counted| rate * dwell_s / counted),
             price_ms: region.price_ms,
             sessions: region.sessions,
             unconstrained_rate: rate,

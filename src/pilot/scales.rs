@@ -116,6 +116,20 @@ impl Scales {
         let mean = grown(all_starts, all);
         let growth: Vec<f64> =
             starts.iter().zip(flowing).map(|(starts, flowing)| starts.map_or(mean, |s| grown(s, *flowing))).collect();
+        self.grow(table, &growth, mean);
+    }
+
+    /// Starts of each region, by column, became so many times as many, though not more was asked: another length of sessions
+    /// is believed.
+    pub fn revise(&mut self, table: &Table, factors: &[f64]) {
+        if self.known && factors.iter().any(|factor| *factor != 1.0) {
+            let sound: Vec<f64> = factors.iter().map(|factor| factor.clamp(SURPRISE.0, SURPRISE.1)).collect();
+            self.grow(table, &sound, sound.iter().sum::<f64>() / sound.len() as f64);
+        }
+    }
+
+    /// By so much where viewers are sent to each column, by `mean` where they are sent nowhere.
+    fn grow(&mut self, table: &Table, growth: &[f64], mean: f64) {
         for (scale, mix) in self.by_row.iter_mut().zip(table.rows()) {
             let of_mix: f64 = mix.parts().map(|(column, part)| part * growth[usize::from(column)]).sum();
             *scale = (*scale * if mix.is_empty() { mean } else { of_mix }).clamp(RANGE.0, RANGE.1);

@@ -71,6 +71,8 @@ pub struct MarketView {
     pub converged: bool,
     pub cold: bool,
     pub iterations: u32,
+    /// Whether it was ever seen how long sessions last, and is not just taken for granted.
+    pub is_length_known: bool,
     /// Starts/s in all.
     pub demand: f64,
     /// Part of the traffic that the last step moved.
@@ -147,6 +149,7 @@ pub struct RegionView {
     pub rate: f64,
     /// What would come if no region had a price.
     pub unconstrained_rate: f64,
+    /// Mean length of a session, s, as far as it was seen.
     pub dwell_s: f64,
     /// Session starts for a query.
     pub scale: f64,

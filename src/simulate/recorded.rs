@@ -20,6 +20,7 @@ use crate::demand::profile::Saved;
 use crate::geo::Database;
 use crate::health::Verdict;
 use crate::load::known::{Known, RegionId};
+use crate::pilot::balance::DWELL_S;
 use crate::pilot::market::MarketRegion;
 use crate::pilot::saved::Learned;
 use crate::snapshot::{Served, Snapshot};
@@ -140,7 +141,7 @@ impl Recorded {
             queries,
             squares,
             scale: mean(&mut regions.values().filter_map(|learned| learned.scale)),
-            dwell_s: mean(&mut regions.values().map(|learned| learned.dwell_s)).unwrap_or(1.0),
+            dwell_s: mean(&mut regions.values().filter_map(|learned| learned.dwell_s)).unwrap_or(DWELL_S),
             regions,
         })
     }
@@ -180,7 +181,7 @@ impl Recorded {
     fn sessions(&self, region: Option<&MarketRegion>) -> f64 {
         let learned = region.and_then(|region| self.learned(region));
         let scale = learned.and_then(|learned| learned.scale).or(self.scale).unwrap_or(1.0);
-        scale * learned.map_or(self.dwell_s, |learned| learned.dwell_s)
+        scale * learned.and_then(|learned| learned.dwell_s).unwrap_or(self.dwell_s)
     }
 
     /// The viewers of all streams of a scene. Where no scale is known, their number says nothing.

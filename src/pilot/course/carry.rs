@@ -67,7 +67,10 @@ impl Course {
     pub fn save(&self, saved: &mut Saved) {
         let scales = self.region_scales();
         for ((region, flow), scale) in self.market.regions.iter().zip(&self.flows).zip(scales) {
-            let learned = Learned { scale: self.scales.are_known().then_some(scale), dwell_s: flow.dwell_s() };
+            let learned = Learned {
+                scale: self.scales.are_known().then_some(scale),
+                dwell_s: flow.is_taught().then_some(flow.dwell_s()),
+            };
             saved.regions.insert(region.label(), learned);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::load::{State, Trust};
 
+use super::super::flow::Flow;
 use super::super::view::{MarketView, RegionView, Scaling};
 use super::{Course, HORIZON_S};
 
@@ -47,6 +48,7 @@ impl Course {
             converged: solution.is_some_and(|solution| solution.converged),
             cold: solution.is_some_and(|solution| solution.cold),
             iterations: solution.map_or(0, |solution| solution.iterations),
+            is_length_known: self.flows.iter().any(Flow::is_taught),
             demand: self.demand.iter().sum(),
             moved: self.moved,
             at: self.stepped,

@@ -20,7 +20,7 @@ struct Run {
 
 impl Run {
     fn new(regions: Vec<RegionView>) -> Run {
-        let market = MarketView { stage: Stage::Steered, regions, ..MarketView::default() };
+        let market = MarketView { stage: Stage::Steered, regions, is_length_known: true, ..MarketView::default() };
         Run { scalers: Scalers::default(), market, now: Instant::now() }
     }
 
@@ -57,6 +57,20 @@ fn a_surge_is_answered_at_once_and_its_end_a_quarter_of_an_hour_later() {
     run.serve(9.5);
     assert_eq!(run.pass(HOLD - 2 * SECOND), 26);
     assert_eq!(run.pass(3 * SECOND), 10, "and then all at once");
+}
+
+#[test]
+fn until_it_was_seen_how_long_sessions_last_no_more_than_twice_of_what_there_is_is_expected() {
+    let mut run = Run::new(vec![region("fra", rate_of(2.0)), region("ams", rate_of(2.0))]);
+    run.market.is_length_known = false;
+    assert_eq!(run.desired(), 10, "as there are: it begins with those that are up");
+    // Many begin, and if they stayed for ten minutes both regions would need twenty servers.
+    run.market.regions.iter_mut().for_each(|region| region.unconstrained_rate = rate_of(20.0));
+    let size = run.look().unwrap();
+    assert_eq!((size.desired.in_15m, size.unconstrained.map(|u| (u * 100.0).round())), (4, Some(28.0)), "{size:?}");
+    run.market.is_length_known = true;
+    let size = run.look().unwrap();
+    assert_eq!((size.desired.now, size.desired.in_15m), (20, 20), "{size:?}");
 }
 
 #[test]

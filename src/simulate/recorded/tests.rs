@@ -55,7 +55,7 @@ fn record(zones: &[Arc<Zone>], seconds: u64, asks: &[(u32, (&str, f64, f64), u64
 }
 
 fn learn(saved: &mut Saved, region: &str, scale: Option<f64>, dwell_s: f64) {
-    saved.pilot.regions.insert(region.into(), Learned { scale, dwell_s });
+    saved.pilot.regions.insert(region.into(), Learned { scale, dwell_s: Some(dwell_s) });
 }
 
 fn world(zones: &[Arc<Zone>], costs: &dyn Costs) -> World {

@@ -94,6 +94,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// Whether the sample is sound, and only more of what was heard enough: a reporter that is told so need do nothing.
+    pub fn is_plenty(&self) -> bool {
+        matches!(self, Refused::TooOften | Refused::PrefixShare | Refused::ReporterShare)
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
