@@ -29,6 +29,8 @@ const CHANCE: f64 = 4.0;
 /// Time constant in which a length is believed that follows from sessions alone, s: at first the shorter, since anything that
 /// was seen is better than what is taken for granted, and longer as more was seen.
 const BELIEF_S: (f64, f64) = (60.0, 300.0);
+/// Once it was seen for so long, s, hardly anything is left in it of what was taken for granted.
+const TAUGHT_S: f64 = 120.0;
 /// Time constant in which regions come to one length, s: much less than they take to learn one.
 const COMMON_S: f64 = 60.0;
 
@@ -107,17 +109,17 @@ impl Flow {
         self.dwell_s
     }
 
-    /// Whether the length was ever seen, and is not just taken for granted.
+    /// Whether the length follows from what was seen, and is not just taken for granted.
     pub fn is_taught(&self) -> bool {
-        self.taught_s > 0.0
+        self.taught_s >= TAUGHT_S
     }
 
     /// Viewers stay for as long in one region as in another, so what one region shows of that soon holds for all: else a
     /// region that has learned it and one that has not would take the same viewers for other numbers of sessions. Each that
-    /// was taught weighs as much as its sessions. Those that tell starts teach the others and keep their own.
+    /// was ever taught weighs as much as its sessions. Those that tell starts teach the others and keep their own.
     pub fn share_length(flows: &mut [Flow], elapsed_s: f64) {
         let (mut gone, mut weight) = (0.0, 0.0);
-        for flow in flows.iter().filter(|flow| flow.is_taught()) {
+        for flow in flows.iter().filter(|flow| flow.taught_s > 0.0) {
             let sessions = flow.sessions().unwrap_or(0.0);
             (gone, weight) = (gone + sessions / flow.dwell_s, weight + sessions);
         }

@@ -71,7 +71,7 @@ pub struct MarketView {
     pub converged: bool,
     pub cold: bool,
     pub iterations: u32,
-    /// Whether it was ever seen how long sessions last, and is not just taken for granted.
+    /// Whether how long sessions last follows from what was seen, and is not just taken for granted.
     pub is_length_known: bool,
     /// Starts/s in all.
     pub demand: f64,
