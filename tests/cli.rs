@@ -327,7 +327,7 @@ fn record(files: &Files, scale: Option<f64>) -> (PathBuf, Option<Point>) {
     let far = |location: Option<Point>| location.map_or(f64::MAX, |location| location.distance_km(aberdeen));
     let nearest = british.min_by(|(_, a), (_, b)| far(a.location).total_cmp(&far(b.location)));
     let (cell, place) = nearest.map(|(cell, facts)| (CellId(cell as u16), facts.location)).unwrap();
-    let mut estimator = Estimator::new(vec![reader], layout, Saved::default(), 0.1, begin, at(0));
+    let mut estimator = Estimator::new(vec![reader], layout, Saved::default(), begin, at(0));
     for second in 0..300 {
         teller.begin(snapshot.epoch());
         (0..10).for_each(|n| teller.tell(Asked::new(0, cell, (second * 10 + n) << 33)));

@@ -162,7 +162,10 @@ impl Way for Prices {
     }
 
     fn reprice(&mut self, rows: Rows) {
-        self.course.reprice(|market| market.rows = rows);
+        self.course.reprice(|market| {
+            market.rows = rows;
+            true
+        });
     }
 
     fn gap(&self) -> f64 {

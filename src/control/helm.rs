@@ -41,8 +41,6 @@ const GAP: f64 = 0.01;
 /// Of a region that is not steered by load: nobody knows what is sent there, so what is there is taken to stay for long.
 const ELSEWHERE: Expected = Expected { starts_per_s: 0.0, session: Duration::from_secs(7200) };
 
-static NONE: BTreeSet<u32> = BTreeSet::new();
-
 /// What the pilot sees of the world besides snapshots.
 pub trait Senses: Send {
     /// Once before each step: takes in what was asked and measured since the last one. True if costs are others now.
@@ -124,7 +122,8 @@ struct Thread {
     parts: Parts,
     events: mpsc::Sender<Event>,
     view: Arc<ArcSwap<View>>,
-    /// Groups whose answers are brief ahead of an event, as published, and the snapshot that they were published with.
+    /// Groups whose answers are brief ahead of an event, as published, and the snapshot that they were published with; of those
+    /// that are not steered by load.
     brief: (BTreeSet<u32>, Option<Arc<Snapshot>>),
     /// By market: the stage, and whether an alarm was raised, as told.
     told: Vec<(Stage, bool)>,
@@ -168,7 +167,8 @@ impl Thread {
                 if !self.publish(&snapshot, changes) {
                     return false;
                 }
-                if !self.parts.pilot.is_disturbed() {
+                // Many wakes that mean nothing do not put off what is due.
+                if !self.parts.pilot.is_disturbed() && Instant::now() < clock.due {
                     return true;
                 }
                 // What was prepared holds meanwhile.
@@ -205,10 +205,17 @@ impl Thread {
         let snapshot = self.parts.published.load_full();
         let dearer = self.parts.senses.refresh(&snapshot, now, at);
         self.adopt(&snapshot);
-        let Parts { pilot, senses, load, .. } = &mut self.parts;
-        if pilot.is_idle() {
-            return self.be_brief(&snapshot, at) && !self.events.is_closed();
+        let brief = self.parts.senses.brief(at);
+        if self.parts.pilot.is_idle() {
+            // What was steered before a reload is not any more.
+            if !self.view.load().markets.is_empty() {
+                self.view.store(Arc::default());
+                self.told.clear();
+            }
+            let changes = self.be_brief(&snapshot, brief);
+            return self.publish(&snapshot, changes) && !self.events.is_closed();
         }
+        let Parts { pilot, senses, load, .. } = &mut self.parts;
         if dearer {
             pilot.price(senses.costs());
         }
@@ -220,34 +227,32 @@ impl Thread {
         }
         // A reload came between.
         pilot.adopt(&snapshot, &known, senses.costs());
-        let changes = pilot.step(&states, senses.demand(), now);
+        let others = pilot.be_brief(&brief);
+        let plans = pilot.step(&states, senses.demand(), now);
         senses.learn(pilot, now, at);
         let view = pilot.view();
+        let mut changes = self.be_brief(&snapshot, others);
+        changes.extend(plans);
         let alive = self.publish(&snapshot, changes);
         self.tell(&view, now.elapsed());
         self.view.store(Arc::new(view));
-        alive && self.be_brief(&snapshot, at)
+        alive
     }
 
-    /// Publishes short TTLs ahead of events, and takes them back after.
-    fn be_brief(&mut self, snapshot: &Arc<Snapshot>, at: Timestamp) -> bool {
-        let brief = self.parts.senses.brief(at);
+    /// Short TTLs ahead of events, for groups that are not steered by load, and what takes them back after.
+    fn be_brief(&mut self, snapshot: &Arc<Snapshot>, brief: BTreeSet<u32>) -> Vec<Change> {
         let (before, with) = &self.brief;
-        let same = with.as_ref().is_some_and(|with| with.is_kin(snapshot));
-        if *before == brief && (same || brief.is_empty()) {
-            return true;
-        }
-        let other = brief.symmetric_difference(before).chain(if same { &NONE } else { &brief });
-        let groups: BTreeSet<u32> =
-            other.copied().filter(|group| (*group as usize) < snapshot.groups().len()).collect();
-        let changes = groups.into_iter().map(|group| {
+        // In a snapshot that was compiled anew nothing is brief.
+        let nothing = BTreeSet::new();
+        let before = if with.as_ref().is_some_and(|with| with.is_kin(snapshot)) { before } else { &nothing };
+        let other = brief.symmetric_difference(before).filter(|group| (**group as usize) < snapshot.groups().len());
+        let changes = other.map(|&group| {
             let all = if brief.contains(&group) { Mask::MAX } else { 0 };
             (group, Arc::new(snapshot.rankings_of(group).as_ref().clone().with_brief(all)))
         });
         let changes = changes.collect();
-        self.parts.pilot.be_brief(&brief);
         self.brief = (brief, Some(Arc::clone(snapshot)));
-        self.publish(snapshot, changes)
+        changes
     }
 
     /// Says what people should know, once.

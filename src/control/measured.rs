@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use crate::steering::cells::Facts;
 use crate::steering::cost::{Costs, Site};
+use crate::steering::learn::Region;
+use crate::steering::learn::cost::Toward;
 use crate::steering::learn::key::{Key, Square};
-use crate::steering::learn::{Changed, Region};
 use crate::steering::pick::Mask;
 
 use super::learned::Shared;
@@ -19,14 +20,15 @@ const PAUSE_S: i64 = 10;
 
 pub struct Measured {
     learned: Shared,
-    generation: u64,
+    /// As last seen; `None` before.
+    version: Option<u64>,
     looked: Option<Timestamp>,
     aged: Option<Timestamp>,
 }
 
 impl Measured {
     pub fn new(learned: Shared) -> Measured {
-        Measured { learned, generation: 0, looked: None, aged: None }
+        Measured { learned, version: None, looked: None, aged: None }
     }
 
     /// Whether costs may be others than at the last time.
@@ -36,13 +38,9 @@ impl Measured {
             return false;
         }
         self.looked = Some(at);
-        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let (changed, generation) = learned.changed_since(self.generation);
-        self.generation = generation;
-        let told = match changed {
-            Changed::All => true,
-            Changed::Levels(levels) => !levels.is_empty(),
-        };
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = Some(learned.version());
+        let told = std::mem::replace(&mut self.version, version) != version;
         let ages = !learned.is_empty() && !(0..AGE_S).contains(&since(self.aged));
         if told || ages {
             self.aged = Some(at);
@@ -55,9 +53,10 @@ impl Costs for Measured {
     fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>) {
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.looked.unwrap_or_else(Timestamp::now);
+        let to: Vec<Toward<'_>> = to.iter().map(|site| learned.toward(region(site))).collect();
         for facts in cells {
             let key = key(facts);
-            out.extend(to.iter().map(|site| learned.cost(&key, &region(site), now).ms() as f32));
+            out.extend(to.iter().map(|toward| toward.cost(&key, now).ms() as f32));
         }
     }
 
@@ -68,15 +67,15 @@ impl Costs for Measured {
             return marked.fill(0);
         }
         let now = self.looked.unwrap_or_else(Timestamp::now);
+        let to: Vec<Toward<'_>> = to.iter().map(|site| learned.toward(region(site))).collect();
         for (facts, marked) in cells.iter().zip(marked) {
             let key = key(facts);
-            let cost = |site: &Site<'_>| learned.cost(&key, &region(site), now);
-            for (column, site) in to.iter().enumerate() {
-                if *marked >> column & 1 == 1 && !cost(site).is_unsure() {
+            for (column, toward) in to.iter().enumerate() {
+                if *marked >> column & 1 == 1 && !toward.cost(&key, now).is_unsure() {
                     *marked &= !(1 << column);
                 }
             }
-            if *marked != 0 && !to.iter().any(|site| cost(site).samples > 0.0) {
+            if *marked != 0 && !to.iter().any(|toward| toward.cost(&key, now).samples > 0.0) {
                 *marked = 0;
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::warn;
 
+use crate::config::settings::Event;
 use crate::demand::layout::{self, Layout};
 use crate::demand::profile::Saved;
 use crate::demand::{Estimator, calendar};
@@ -20,8 +21,6 @@ use super::helm::Senses;
 use super::learned::Shared;
 use super::measured::Measured;
 
-/// Queries/s of a group of which nothing is known.
-const PRIOR: f64 = 0.1;
 /// What was learned is written so often.
 const WRITE: Duration = Duration::from_secs(300);
 /// How often it is looked ahead, and how far, minutes.
@@ -86,7 +85,8 @@ impl Rates {
     /// Whether what is foreseen is of the same groups and cells as what is now.
     fn is_alike(&self) -> bool {
         let Rates { now, ahead, .. } = self;
-        now.len() == ahead.len() && now.iter().zip(ahead).all(|(now, ahead)| now.len() == ahead.len())
+        let fits = |now: &Vec<f64>, ahead: &Vec<f64>| now.is_empty() || ahead.is_empty() || now.len() == ahead.len();
+        now.len() == ahead.len() && now.iter().zip(ahead).all(|(now, ahead)| fits(now, ahead))
     }
 }
 
@@ -135,7 +135,7 @@ impl Live {
                 if !readers.is_empty() {
                     let mut saved = self.saved.clone();
                     saved.rename(&layout::renamed_since(snapshot, self.saved.names()));
-                    self.estimator = Some(Estimator::new(readers, Layout::of(snapshot), saved, PRIOR, now, at));
+                    self.estimator = Some(Estimator::new(readers, Layout::of(snapshot), saved, now, at));
                 }
             }
         }
@@ -145,8 +145,7 @@ impl Live {
     fn work_out(&mut self, snapshot: &Snapshot, at: Timestamp) {
         let Some(estimator) = &mut self.estimator else { return };
         let groups = 0..snapshot.groups().len() as u32;
-        // Of a group that nobody has asked for yet the prior says nothing that a scale could be learned from.
-        let rates = |group| if estimator.has_data(group) { estimator.lambda(group).iter().collect() } else { vec![] };
+        let rates = |group| estimator.lambda(group).map_or(vec![], |rates| rates.iter().collect());
         self.rates.now = groups.clone().map(rates).collect();
         self.rates.raised.clear();
         for group in groups {
@@ -192,21 +191,20 @@ fn expect(
     rates: &mut Vec<f64>,
     at: Timestamp,
 ) -> bool {
-    let mut unusual = false;
-    for &position in &snapshot.groups()[group as usize].streams {
+    let streams = snapshot.groups()[group as usize].streams.iter().map(|&position| {
         let stream = snapshot.stream(position);
-        let events = &snapshot.zones()[stream.zone as usize].zone.events;
-        if events.is_empty() {
-            continue;
-        }
-        unusual |= calendar::is_unusual(events, stream.stream as usize, at);
-        let (scale, session_s) = view.scale_of(group).unwrap_or((1.0, SESSION_S));
-        let measured = rates.iter().sum::<f64>() * scale;
-        let usual = estimator.usual(group, at).unwrap_or(measured / scale) * scale;
-        let raised = calendar::raised(events, stream.stream as usize, at, measured, usual, session_s);
-        raise(rates, measured, raised, scale, &snapshot.geography().facts);
+        (&snapshot.zones()[stream.zone as usize].zone.events[..], stream.stream as usize)
+    });
+    let streams: Vec<(&[Event], usize)> = streams.collect();
+    if streams.iter().all(|(events, _)| events.is_empty()) {
+        return false;
     }
-    unusual
+    let (scale, session_s) = view.scale_of(group).unwrap_or((1.0, SESSION_S));
+    let measured = rates.iter().sum::<f64>() * scale;
+    let usual = estimator.usual(group, at).map(|usual| usual * scale);
+    let raised = calendar::raised_together(&streams, at, measured, usual, session_s);
+    raise(rates, measured, raised, scale, &snapshot.geography().facts);
+    streams.iter().any(|(events, stream)| calendar::is_unusual(events, *stream, at))
 }
 
 /// Raises rates so that their sum becomes that of `raised` starts/s: in their own shape, or where there is none in that of

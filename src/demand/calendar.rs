@@ -41,6 +41,27 @@ pub fn raised(events: &[Event], stream: usize, now: Timestamp, measured: f64, us
     expected.map(clean).fold(clean(measured), f64::max)
 }
 
+/// The same of streams that are measured together, each with the events of its zone: what each is asked for is not told apart,
+/// so each is taken for an equal part. `usual`: `None` where that is not known; then what is measured may be the event already,
+/// and sessions are expected in all and not beside it.
+pub fn raised_together(
+    streams: &[(&[Event], usize)],
+    now: Timestamp,
+    measured: f64,
+    usual: Option<f64>,
+    session_s: f64,
+) -> f64 {
+    let each = |usual: f64| -> f64 {
+        let part = usual / streams.len() as f64;
+        streams.iter().map(|(events, stream)| raised(events, *stream, now, part, part, session_s)).sum()
+    };
+    let expected = match usual {
+        Some(usual) => each(usual),
+        None => Some(each(0.0)).filter(|sessions| *sessions > 0.0).unwrap_or_else(|| each(measured)),
+    };
+    expected.max(measured)
+}
+
 /// Whether answers of a stream are to live [`BRIEF_TTL_S`] at most; `ttl_s` is its own.
 pub fn brief_at(events: &[Event], stream: usize, ttl_s: u32, now: Timestamp) -> bool {
     let ahead = SignedDuration::from_secs(2 * i64::from(ttl_s));
@@ -54,17 +75,6 @@ pub const BRIEF_TTL_S: u32 = 10;
 /// Whether an event of a stream is going on or near, so that its rates say nothing of what is usual.
 pub fn is_unusual(events: &[Event], stream: usize, now: Timestamp) -> bool {
     events.iter().any(|event| event.stream == stream && weight(event, now) > 0.0)
-}
-
-/// The next instant after `now` at which one of the functions above may change its answer in a jump; `None`: no more.
-/// While a weight is on its way, they change all the time.
-pub fn next_change(events: &[Event], ttl_s: impl Fn(usize) -> u32, now: Timestamp) -> Option<Timestamp> {
-    let marks = events.iter().flat_map(|event| {
-        let brief = SignedDuration::from_secs(2 * i64::from(ttl_s(event.stream)));
-        let before = [BEGIN, WHOLE, brief].map(|ahead| event.start.checked_sub(ahead).ok());
-        before.into_iter().chain([Some(event.end), event.end.checked_add(RELEASE).ok()]).flatten()
-    });
-    marks.filter(|mark| *mark > now).min()
 }
 
 #[cfg(test)]
@@ -106,13 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_one_stream_brings_nothing_to_those_that_are_counted_with_it() {
+        let whole = |expect, measured, usual| {
+            let events = [event(expect)];
+            let streams = [0, 1, 2, 3].map(|stream| (&events[..], stream));
+            raised_together(&streams, at("18:30:00"), measured, usual, 1000.0)
+        };
+        assert_eq!(whole(Expect::Times(3.0), 40.0, Some(40.0)), 60.0, "a quarter of it three times");
+        assert_eq!(whole(Expect::Times(3.0), 90.0, Some(40.0)), 90.0, "what is measured is never lowered");
+        assert_eq!(whole(Expect::Times(3.0), 40.0, None), 60.0);
+        assert_eq!(whole(Expect::Sessions(30_000.0), 40.0, Some(40.0)), 60.0, "30 a second beside 30 of the others");
+        assert_eq!(whole(Expect::Sessions(30_000.0), 20.0, None), 30.0);
+        assert_eq!(whole(Expect::Sessions(30_000.0), 50.0, None), 50.0, "it may be there already");
+    }
+
+    #[test]
     fn answers_are_brief_from_two_ttls_before_to_the_end() {
         let events = [event(Expect::Times(3.0))];
         let brief = |time: &str| brief_at(&events, 0, 300, at(time));
         assert_eq!(["17:49:59", "17:50:00", "19:59:59", "20:00:00"].map(brief), [false, true, true, false]);
         assert!(!brief_at(&events, 1, 300, at("18:00:00")));
-        assert_eq!(next_change(&events, |_| 300, at("17:46:00")), Some(at("17:50:00")));
-        assert_eq!(next_change(&events, |_| 300, at("20:05:00")), None);
     }
 
     proptest! {

@@ -94,7 +94,8 @@ impl<'a> Rates<'a> {
     }
 
     /// Of one cell; 0 beyond the last.
-    pub fn at(self, cell: usize) -> f64 {
+    #[cfg(test)]
+    fn at(self, cell: usize) -> f64 {
         self.shape.get(cell).map_or(0.0, |shape| shape * self.factor)
     }
 
@@ -229,7 +230,8 @@ impl Estimate {
     }
 
     /// Whether a group has a row of its own.
-    pub fn has_row(&self, group: u32) -> bool {
+    #[cfg(test)]
+    fn has_row(&self, group: u32) -> bool {
         self.members.get(group as usize).is_some_and(|member| usize::from(member.row) < self.rows.len())
     }
 

@@ -43,8 +43,6 @@ pub struct Estimator {
     epoch: u64,
     estimate: Estimate,
     profile: Profile,
-    /// Queries/s that every group is believed to have beyond those seen, spread by addresses.
-    prior: f64,
     /// Groups of which nothing is learnt for the profile now.
     unusual: Vec<bool>,
     /// For one drain.
@@ -52,16 +50,7 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    /// `prior`: small, in queries/s of a group; it keeps cells that nobody asked from from being nothing at all. What
-    /// is no number counts as none.
-    pub fn new(
-        readers: Vec<Reader>,
-        layout: Layout,
-        saved: Saved,
-        prior: f64,
-        now: Instant,
-        at: Timestamp,
-    ) -> Estimator {
+    pub fn new(readers: Vec<Reader>, layout: Layout, saved: Saved, now: Instant, at: Timestamp) -> Estimator {
         let Layout { epoch, groups, cells } = layout;
         let mut estimator = Estimator {
             readers,
@@ -69,7 +58,6 @@ impl Estimator {
             unusual: vec![false; groups.len()],
             estimate: Estimate::new(groups, cells, now),
             profile: Profile::default(),
-            prior: if prior.is_finite() { prior.max(0.0) } else { 0.0 },
             told: Vec::new(),
         };
         estimator.restore(saved, at);
@@ -177,22 +165,20 @@ impl Estimator {
         self.estimate.has_data(group)
     }
 
-    /// Queries/s that begin a session, by cell. Of a group that nobody asks, the prior.
-    pub fn lambda(&self, group: u32) -> Rates<'_> {
-        match self.estimate.has_data(group) {
-            true => self.estimate.rates(group),
-            false => Rates::new(&self.estimate.cells().weight, self.prior),
-        }
+    /// Queries/s that begin a session, by cell; `None` of a group that nobody ever asked for: nothing is known of it.
+    pub fn lambda(&self, group: u32) -> Option<Rates<'_>> {
+        self.estimate.has_data(group).then(|| self.estimate.rates(group))
     }
 
     /// Queries/s by cell that are to be expected at `then`: those of now, changed as this week's hours usually
-    /// change, by square where that is known, and in sum as the group does. Without a profile, those of now.
+    /// change, by square where that is known, and in sum as the group does. Without a profile, those of now; empty where
+    /// nothing is known.
     pub fn forecast(&self, group: u32, at: Timestamp, then: Timestamp) -> Vec<f64> {
         let ratio = |now: Option<f64>, then: Option<f64>| {
             let ratio = then? / now.filter(|now| *now > 0.0)?;
             Some(ratio.clamp(*CHANGE.start(), *CHANGE.end()))
         };
-        let lambda = self.lambda(group);
+        let Some(lambda) = self.lambda(group) else { return Vec::new() };
         let Some(known) = self.estimate.groups().get(group as usize) else { return Vec::new() };
         let usual = |at| self.profile.group(&known.name, at);
         let Some(whole) = ratio(usual(at), usual(then)) else { return lambda.iter().collect() };
@@ -256,9 +242,9 @@ mod tests {
     fn what_workers_tell_becomes_queries_by_cell() {
         let (mut teller, reader) = tap::ring();
         let begin = Instant::now();
-        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), 0.1, begin, at(0));
+        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), begin, at(0));
         run(&mut estimator, &mut teller, begin, 0..300, 40);
-        let lambda: Vec<f64> = estimator.lambda(0).iter().collect();
+        let lambda: Vec<f64> = estimator.lambda(0).unwrap().iter().collect();
         assert!((lambda[0] - 20.0).abs() < 0.1 && (lambda[1] - 20.0).abs() < 0.1, "{lambda:?}");
     }
 
@@ -266,7 +252,7 @@ mod tests {
     fn what_was_lost_is_made_up_for_by_what_was_read() {
         let (mut teller, reader) = tap::ring();
         let begin = Instant::now();
-        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), 0.0, begin, at(0));
+        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), begin, at(0));
         for i in 0..3 * tap::ENTRIES as u64 {
             if i % 32 == 0 {
                 teller.begin(1);
@@ -287,13 +273,13 @@ mod tests {
     fn a_restart_goes_on_where_it_was_and_a_late_one_with_what_is_usual() {
         let (mut teller, reader) = tap::ring();
         let begin = Instant::now();
-        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), 0.0, begin, at(0));
+        let mut estimator = Estimator::new(vec![reader], layout(1, &["live"]), Saved::default(), begin, at(0));
         run(&mut estimator, &mut teller, begin, 0..8_000, 20);
         let saved = estimator.save(at(8_000));
         let saved: Saved = serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
         let total = |seconds, names: &[&str]| {
-            let restarted = Estimator::new(vec![], layout(2, names), saved.clone(), 0.0, begin, at(seconds));
-            restarted.lambda(names.len() as u32 - 1).iter().collect::<Vec<_>>()
+            let restarted = Estimator::new(vec![], layout(2, names), saved.clone(), begin, at(seconds));
+            restarted.lambda(names.len() as u32 - 1).map_or(vec![], |rates| rates.iter().collect::<Vec<f64>>())
         };
         for rates in [total(8_060, &["new", "live"]), total(7 * 86_400 + 5_000, &["live"])] {
             assert!((rates[0] - 10.0).abs() < 0.6 && (rates[1] - 10.0).abs() < 0.6, "{rates:?}");
@@ -313,11 +299,11 @@ mod tests {
             }
         }
         // 2027-01-15 08:00 UTC is at(0); rates go from the middle of an hour to that of the next.
-        let estimator = Estimator::new(vec![], layout(1, &["live", "new"]), saved, 1.0, begin, at(1800));
-        let now = estimator.lambda(0).total();
+        let estimator = Estimator::new(vec![], layout(1, &["live", "new"]), saved, begin, at(1800));
+        let now = estimator.lambda(0).unwrap().total();
         let forecast: f64 = estimator.forecast(0, at(1800), at(5400)).iter().sum();
         assert!((forecast / now - 2.0).abs() < 0.02, "{forecast} after {now}");
         let unknown: Vec<f64> = estimator.forecast(1, at(1800), at(5400));
-        assert_eq!(unknown, [0.25, 0.75], "the prior, where nothing is known");
+        assert!(unknown.is_empty(), "where nobody asks nothing is foreseen: {unknown:?}");
     }
 }

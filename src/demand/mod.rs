@@ -6,8 +6,8 @@
 //! [[event]] ─► calendar ─► λ and TTL ahead of an event
 //! ```
 //!
-//! DNS gives the shape, load reports give the scale ([`crate::pilot::flow`]). Random names, refusals and negative answers are never told of; one
-//! source moves no plan.
+//! DNS gives the shape, load reports give the scale ([`crate::pilot::scales`]). Random names, refusals and negative answers are
+//! never told of; one source moves no plan.
 //!
 //! * [`asked`]: a steered answer in 64 bits.
 //! * [`layout`]: groups and cells of one load, and the names by which they are known in the next.

@@ -184,7 +184,8 @@ fn is_zero(ms: &f64) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     pub address: String,
-    /// `up`, `down`, `unknown` (no result yet, counts as up) or `unprobed` (no check, always up).
+    /// `up`, `down`, `damped` (it flaps, counts as down), `unknown` (no result yet, counts as up), `unprobed` (no check, always up),
+    /// `forced up` or `forced down`.
     pub verdict: String,
     /// What the last change of the verdict followed from.
     pub cause: Option<String>,

@@ -189,7 +189,7 @@ impl RegionFacts {
 
 impl ServerFacts {
     fn write(&self, f: &mut fmt::Formatter<'_>, region: &str, at: u64) -> fmt::Result {
-        let style = if self.verdict == "down" { BAD } else { GOOD };
+        let style = if matches!(&*self.verdict, "down" | "damped" | "forced down") { BAD } else { GOOD };
         let mut line = format!("  {region}  {:<15}  {style}{}{style:#}", self.address, self.verdict);
         if let Some(since) = self.since {
             write!(line, " for {}", ago(at.saturating_sub(since)))?;

@@ -280,7 +280,7 @@ fn why_a_stream_is_not_steered_by_load_is_told_as_it_is() {
     ] {
         let mut view = view(Stage::Unreported, None);
         let mut market = view.steering.markets[0].clone();
-        market.regions.iter_mut().for_each(|region| region.trust = trust);
+        market.regions.iter_mut().for_each(|region| region.majority = trust);
         view.steering = Arc::new(crate::pilot::View { markets: vec![market] });
         let by_load = steering(&view, LONDON).by_load.unwrap();
         assert!(by_load.starts_with(why), "{trust:?}: {by_load}");

@@ -28,7 +28,9 @@ pub struct State {
     /// Sessions that it can carry, of what is up and as far as reports are trusted. `None`: neither configured nor
     /// reported.
     pub capacity: Option<f64>,
-    /// Sessions that begin, per second, where that was reported lately ([`Trust::Predicted`] at worst).
+    /// The same as if all reports were fresh.
+    pub nominal: Option<f64>,
+    /// Sessions that begin, per second, where most by weight reported that lately ([`Trust::Predicted`] at worst).
     pub starts_per_s: Option<f64>,
     /// Of the oldest report that counts.
     pub age: Option<Duration>,
@@ -55,7 +57,8 @@ impl State {
     }
 
     /// Sessions that it can still take. `None`: load or capacity is not known.
-    pub fn room(&self) -> Option<f64> {
+    #[cfg(test)]
+    fn room(&self) -> Option<f64> {
         Some((self.capacity? - self.load()?).max(0.0))
     }
 }
@@ -254,7 +257,7 @@ impl Board {
     /// What is believed of a region. `is_up`: whether viewers are given to a machine there.
     pub fn state(&self, id: RegionId, is_up: impl Fn(MachineId) -> bool, now: Instant) -> State {
         let (Some(site), Some(region)) = (self.sites.get(id.0 as usize), self.known.regions.get(id.0 as usize)) else {
-            return State::unknown();
+            return State::UNKNOWN;
         };
         let up: Vec<_> = region.members.iter().filter(|member| is_up(member.machine)).collect();
         let weight = |members: &mut dyn Iterator<Item = f64>| members.sum::<f64>();
@@ -272,7 +275,7 @@ impl Board {
             let part = site.expected.map(|expected| expected.part(member.weight / all_up));
             let reading = reporter.reading(nominal, region.size.session_bits, part, now);
             sum.add(member.weight, nominal, reading);
-            sum.starts(reporter.starts_per_s(now));
+            sum.starts(member.weight, reporter.starts_per_s(now));
         }
         sum.state(all_up, region.size.capacity.is_some(), up.len())
     }
@@ -299,19 +302,19 @@ impl Board {
 }
 
 impl State {
-    fn unknown() -> State {
-        State {
-            sessions: None,
-            utilization: None,
-            capacity: None,
-            starts_per_s: None,
-            age: None,
-            trust: Trust::Never,
-            newest: None,
-            majority: Trust::Never,
-            silent: 0,
-        }
-    }
+    /// Of a region that nobody knows of.
+    pub const UNKNOWN: State = State {
+        sessions: None,
+        utilization: None,
+        capacity: None,
+        nominal: None,
+        starts_per_s: None,
+        age: None,
+        trust: Trust::Never,
+        newest: None,
+        majority: Trust::Never,
+        silent: 0,
+    };
 }
 
 /// Of a region that reports as a whole.
@@ -319,7 +322,7 @@ fn whole(site: &Site, region: &Region, up_part: f64, now: Instant) -> State {
     let nominal = region.size.capacity.or(site.own.capacity()).map(|capacity| capacity * up_part);
     let mut sum = Sum::default();
     sum.add(1.0, nominal, site.own.reading(nominal, region.size.session_bits, site.expected, now));
-    sum.starts(site.own.starts_per_s(now));
+    sum.starts(1.0, site.own.starts_per_s(now));
     sum.state(1.0, nominal.is_some(), 1)
 }
 
@@ -333,9 +336,13 @@ struct Sum {
     share: f64,
     shared: f64,
     capacity: f64,
+    /// Not made smaller by the age of reports.
+    nominal: f64,
     /// Of the machines whose capacity is known.
     sized: f64,
-    starts: Option<f64>,
+    starts: f64,
+    /// Of the machines that tell starts.
+    starting: f64,
     age: Option<Duration>,
     newest: Option<Duration>,
     /// Machines that reported: their trust and weight.
@@ -347,6 +354,7 @@ impl Sum {
         let trust = reading.map_or(Trust::Never, |reading| reading.trust);
         if let Some(nominal) = nominal {
             self.capacity += nominal * trust.factor();
+            self.nominal += nominal;
             self.sized += weight;
         }
         let Some(reading) = reading else { return };
@@ -364,9 +372,10 @@ impl Sum {
         }
     }
 
-    fn starts(&mut self, starts: Option<f64>) {
+    fn starts(&mut self, weight: f64, starts: Option<f64>) {
         if let Some(starts) = starts {
-            self.starts = Some(self.starts.unwrap_or(0.0) + starts);
+            self.starts += starts;
+            self.starting += weight;
         }
     }
 
@@ -389,7 +398,8 @@ impl Sum {
         // A machine that tells nothing is like its fellows, but counts for less.
         let silent = (self.sized > 0.0 && !configured).then(|| (all - self.sized).max(0.0) / self.sized);
         let likely = self.capacity * silent.unwrap_or(0.0) * Trust::Never.factor();
-        let capacity = (self.sized > 0.0 || configured).then_some(self.capacity + likely);
+        let is_sized = self.sized > 0.0 || configured;
+        let capacity = is_sized.then_some(self.capacity + likely);
         let by_count = sessions.zip(capacity).and_then(|(sessions, capacity)| {
             // Without any capacity it is as full as can be told.
             (sessions > 0.0 || capacity > 0.0).then(|| sessions / capacity.max(1.0))
@@ -403,7 +413,10 @@ impl Sum {
             sessions,
             utilization,
             capacity,
-            starts_per_s: self.starts,
+            nominal: is_sized.then_some(self.nominal * (1.0 + silent.unwrap_or(0.0))),
+            // What few tell says little of the others.
+            starts_per_s: (self.starting > 0.0 && self.starting * 2.0 >= all)
+                .then(|| self.starts * (all / self.starting).max(1.0)),
             age: self.age,
             trust: self.trusts.last().map_or(Trust::Never, |(worst, _)| *worst),
             newest: self.newest,

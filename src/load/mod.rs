@@ -9,6 +9,7 @@
 //!
 //! * [`report`]: every accepted form becomes one [`Report`], or a [`Fault`] that says what was wrong. Pure.
 //! * [`gauge`]: one figure over time: jumps are believed once they are confirmed. Pure; time is passed in.
+//! * [`reporter`]: what one reporter said, and what it is worth after a while. Pure; time is passed in.
 //! * [`known`]: the machines and regions that may report, whatever zones use them.
 //! * [`board`]: the last good report of each, aged; what follows for a region. Pure; time is passed in.
 //! * [`desk`]: a board that several threads share. Never on the way of an answer.

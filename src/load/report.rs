@@ -165,7 +165,8 @@ impl Report {
         }))
     }
 
-    pub fn figures(&self) -> &Figures {
+    #[cfg(test)]
+    fn figures(&self) -> &Figures {
         &self.0
     }
 

@@ -33,19 +33,6 @@ const YOUNG: Duration = Duration::from_secs(30);
 /// A step after a longer pause may move no more than one after this.
 const LONGEST_STRIDE: Duration = Duration::from_secs(5);
 
-/// Of a region that nobody knows of.
-const NOTHING: State = State {
-    sessions: None,
-    utilization: None,
-    capacity: None,
-    starts_per_s: None,
-    age: None,
-    trust: Trust::Never,
-    newest: None,
-    majority: Trust::Never,
-    silent: 0,
-};
-
 /// Which regions may be sent to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Condition {
@@ -217,11 +204,12 @@ impl Course {
 
     /// Lets the market take in other costs, of as many rows and regions as before. That is no event: what follows of it moves
     /// as slowly as anything else.
-    pub fn reprice(&mut self, price: impl FnOnce(&mut Market)) {
-        price(&mut self.market);
-        self.home = None;
-        // What is explored may be another part of the answers, though nobody need move.
-        self.again = true;
+    pub fn reprice(&mut self, price: impl FnOnce(&mut Market) -> bool) {
+        if price(&mut self.market) {
+            self.home = None;
+            // What is explored may be another part of the answers, though nobody need move.
+            self.again = true;
+        }
     }
 
     /// Takes the table that was prepared, if just one region went away since the last step. True if it is to be published.
@@ -316,7 +304,7 @@ impl Course {
         let (queries, scales) = (self.published.rates(&self.asked, self.flows.len()), self.region_scales());
         self.states.clear();
         for (column, region) in self.market.regions.iter().enumerate() {
-            let state = states.get(region.id.0 as usize).copied().unwrap_or(NOTHING);
+            let state = states.get(region.id.0 as usize).copied().unwrap_or(State::UNKNOWN);
             let change = -self.backlog[column] * run_out;
             self.backlog[column] += change;
             let returning = back.map_or(0.0, |back| back.arrivals[column]);

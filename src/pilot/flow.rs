@@ -265,6 +265,7 @@ mod tests {
             sessions: Some(sessions),
             utilization: None,
             capacity: Some(1e6),
+            nominal: Some(1e6),
             starts_per_s,
             age: Some(Duration::from_secs(1)),
             trust: Trust::Fresh,

@@ -32,16 +32,18 @@ impl Heritage {
         };
         let mut heritage =
             Heritage { rows: vec![None; market.rows.len()], columns: market.regions.iter().map(column).collect() };
-        let cells = cells(snapshot, then);
         let mut rows: HashMap<Name, usize> = HashMap::new();
         for member in &before.groups {
             let Some(first) = member.first_row else { continue };
             rows.extend(owners(then, member).map(|owner| (owner, first)));
         }
+        // Of all cells, so only where something is shared.
+        let mut of_cells = None;
         for member in &market.groups {
             let Some(first) = member.first_row else { continue };
             let Some(was) = owners(snapshot, member).find_map(|owner| rows.get(&owner)) else { continue };
-            for (row, cell) in heritage.rows[first..].iter_mut().zip(&cells) {
+            let of_cells: &Vec<Option<u32>> = of_cells.get_or_insert_with(|| cells(snapshot, then));
+            for (row, cell) in heritage.rows[first..].iter_mut().zip(of_cells) {
                 *row = cell.map(|cell| *was as u32 + cell);
             }
         }

@@ -23,12 +23,16 @@ pub const EXPLORE_MS: f32 = 30.0;
 
 /// No region, in [`MarketGroup::columns`].
 const NONE: u8 = u8::MAX;
+/// A change of a cost below this is not passed on, ms (STEERING §4).
+const STILL_MS: f32 = 2.0;
 
 pub struct Market {
     /// By column.
     pub regions: Vec<MarketRegion>,
     pub groups: Vec<MarketGroup>,
     pub rows: Rows,
+    /// The ways alone, ms: by cell, and then by column.
+    plain: Vec<f32>,
     /// By cell: columns that cost hardly more than the best one, and are worth finding out about.
     pub unsure: Vec<Mask>,
 }
@@ -176,23 +180,39 @@ impl Market {
             .collect();
         let regions = columns.keys().map(|&id| region(snapshot, known, ids, id)).collect();
         let rows = Rows::new(0, &[], &[]).expect("nothing is even");
-        let mut market = Market { regions, groups: members, rows, unsure: vec![] };
+        let mut market = Market { regions, groups: members, rows, plain: vec![], unsure: vec![] };
         market.price(snapshot, costs);
         Ok(market)
     }
 
     /// One that is of no snapshot: regions by column, and the costs of its rows. For simulations.
     pub fn of(regions: Vec<MarketRegion>, rows: Rows) -> Market {
-        Market { regions, groups: vec![], rows, unsure: vec![] }
+        Market { regions, groups: vec![], rows, plain: vec![], unsure: vec![] }
     }
 
-    /// Works out the costs of all rows.
-    pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) {
+    /// Works out the costs of all rows; whether any of them, or what is to be explored, is another.
+    pub fn price(&mut self, snapshot: &Snapshot, costs: &dyn Costs) -> bool {
         let facts = &snapshot.geography().facts;
         let width = self.regions.len();
         let sites: Vec<Site<'_>> = self.regions.iter().map(MarketRegion::site).collect();
         let mut plain = Vec::with_capacity(facts.len() * width);
         costs.fill(facts, &sites, &mut plain);
+        let moved = moved(&mut self.plain, plain);
+        if moved {
+            self.rows = self.joined(snapshot);
+        }
+        let mut near = vec![0; facts.len()];
+        for row in 0..self.rows.len() {
+            near[row % facts.len()] |= self.near(row);
+        }
+        costs.unsure(facts, &sites, &mut near);
+        std::mem::replace(&mut self.unsure, near) != self.unsure || moved
+    }
+
+    /// The rows of all groups, with bias and money.
+    fn joined(&self, snapshot: &Snapshot) -> Rows {
+        let facts = &snapshot.geography().facts;
+        let (width, plain) = (self.regions.len(), &self.plain);
         let steered: Vec<&MarketGroup> = self.groups.iter().filter(|group| group.first_row.is_some()).collect();
         let mut all = Vec::with_capacity(steered.len() * plain.len());
         let mut joined = Vec::with_capacity(steered.len() * facts.len());
@@ -214,13 +234,7 @@ impl Market {
                 joined.push(facts.group);
             }
         }
-        self.rows = Rows::new(width, &all, &joined).expect("as many costs as cells and regions, which are few enough");
-        let mut near = vec![0; facts.len()];
-        for row in 0..self.rows.len() {
-            near[row % facts.len()] |= self.near(row);
-        }
-        costs.unsure(facts, &sites, &mut near);
-        self.unsure = near;
+        Rows::new(width, &all, &joined).expect("as many costs as cells and regions, which are few enough")
     }
 
     /// The columns behind the best of a row that cost little more.
@@ -310,11 +324,15 @@ struct Ids {
 impl Ids {
     fn of(snapshot: &Snapshot, known: &Known) -> Ids {
         let mut labels: HashMap<u32, Arc<[RegionId]>> = HashMap::new();
-        let fleets = snapshot.groups().iter().map(|group| group.fleet);
-        for fleet in fleets {
-            labels
-                .entry(fleet)
-                .or_insert_with(|| known.of_zone(&snapshot.sample(fleet).label()).map(Arc::from).unwrap_or_default());
+        // While files are read anew the board may know others than the snapshot has: it is steered by load once both agree.
+        let of = |fleet: u32| {
+            let zone = snapshot.sample(fleet);
+            let names = zone.regions.iter().map(|region| &region.name);
+            let ids = known.of_zone(&zone.label())?;
+            ids.iter().map(|id| &known.regions[id.0 as usize].name).eq(names).then(|| Arc::from(ids))
+        };
+        for fleet in snapshot.groups().iter().map(|group| group.fleet) {
+            labels.entry(fleet).or_insert_with(|| of(fleet).unwrap_or_default());
         }
         let count = labels.keys().max().map_or(0, |last| last + 1);
         let zones = |fleet: u32| {
@@ -390,6 +408,21 @@ fn region(snapshot: &Snapshot, known: &Known, ids: &Ids, id: RegionId) -> Market
         cost: settings.cost,
         location: settings.location,
     }
+}
+
+/// Takes what moved by 2 ms or more; whether anything did. Less is noise, and would make all answers anew every few seconds.
+fn moved(known: &mut Vec<f32>, now: Vec<f32>) -> bool {
+    if known.len() != now.len() {
+        *known = now;
+        return true;
+    }
+    let mut any = false;
+    for (known, now) in known.iter_mut().zip(now) {
+        if (*known - now).abs() >= STILL_MS {
+            (*known, any) = (now, true);
+        }
+    }
+    any
 }
 
 fn plan(snapshot: &Snapshot, group: u32) -> &Plan {

@@ -4,11 +4,12 @@
 //! ```text
 //! Snapshot ─► Market (who shares what) ─┐
 //! demand (queries of ours) ─────────────┼─► Pilot::step ─► Change: rankings by group ─► control loop ─► Snapshot
-//! load::Board (reports) ─► Flow (scale) ┘        └─► View: prices, utilisation, certificate, for people and scalers
+//! load::Board (reports) ─► Flow, Scales ┘        └─► View: prices, utilisation, certificate, for people and scalers
 //! ```
 //!
 //! * [`market`]: groups of streams and the regions that they share; costs.
-//! * [`flow`]: sessions, session starts and their length, from reports. [`audience`]: who watches where.
+//! * [`flow`]: sessions, session starts and their length, from reports, the length by [`balance`]. [`scales`]: starts for a query.
+//! * [`audience`]: who watches where. [`comeback`]: who lost a region and comes back.
 //! * [`course`]: the plan of one market from step to step: supplies, losses, limits on movement.
 //! * [`run`]: that market within a snapshot. [`heritage`]: what it keeps when files are read anew. [`saved`]: and over a restart.
 //! * [`publish`]: shares to rankings.
@@ -129,9 +130,11 @@ impl Pilot {
         }
     }
 
-    /// All answers of these groups are to be brief from now on, and those of no others but where a region is nearly full.
-    pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
+    /// All answers of these groups are to be brief as of the next step, as far as they are steered here, and those of no others
+    /// but where a region is nearly full. Gives the groups that are not steered here.
+    pub fn be_brief(&mut self, groups: &BTreeSet<u32>) -> BTreeSet<u32> {
         self.runs.iter_mut().for_each(|run| run.be_brief(groups));
+        groups.iter().copied().filter(|group| !self.runs.iter().any(|run| run.steers(*group))).collect()
     }
 
     /// Whether anything is steered by load.

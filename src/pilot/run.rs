@@ -10,6 +10,7 @@ use crate::load::{Expected, State};
 use crate::snapshot::Snapshot;
 use crate::steering::cost::Costs;
 use crate::steering::pick::Mask;
+use crate::steering::plan::Rankings;
 
 use super::course::{Asked, Condition, Course, Decision, HORIZON_S};
 use super::heritage::Heritage;
@@ -26,6 +27,8 @@ pub struct Run {
     asked: Vec<f64>,
     /// Groups all of whose answers are brief, ahead of an event.
     brief_groups: BTreeSet<u32>,
+    /// What is published may have it otherwise.
+    rebrief: bool,
     sizes: Sizes,
 }
 
@@ -33,7 +36,7 @@ impl Run {
     pub fn new(market: Market, snapshot: &Snapshot, saved: &Saved) -> Run {
         let condition = condition(&market, snapshot);
         let course = Course::new(market, condition, saved);
-        Run { course, asked: vec![], brief_groups: BTreeSet::new(), sizes: Sizes::default() }
+        Run { course, asked: vec![], brief_groups: BTreeSet::new(), rebrief: false, sizes: Sizes::default() }
     }
 
     /// Whether another market has the same rows and regions, so that what holds here would hold there.
@@ -43,7 +46,7 @@ impl Run {
 
     /// Goes on with a market that [`Run::fits`]: files were read anew.
     pub fn with(self, market: Market) -> Run {
-        Run { course: self.course.with(market), sizes: Sizes::default(), ..self }
+        Run { course: self.course.with(market), rebrief: true, sizes: Sizes::default(), ..self }
     }
 
     /// Takes over what another run had for the same streams and regions. `before`: the snapshot that it was of.
@@ -52,8 +55,16 @@ impl Run {
         self.course.inherit(&run.course, &heritage);
     }
 
+    /// Whether its plans are made here.
+    pub fn steers(&self, group: u32) -> bool {
+        self.course.market().groups.iter().any(|member| member.group == group && member.first_row.is_some())
+    }
+
+    /// All answers of these groups are to be brief, as of the next step.
     pub fn be_brief(&mut self, groups: &BTreeSet<u32>) {
-        self.brief_groups.clone_from(groups);
+        let own: BTreeSet<u32> = groups.iter().copied().filter(|group| self.steers(*group)).collect();
+        self.rebrief |= own != self.brief_groups;
+        self.brief_groups = own;
     }
 
     pub fn save(&self, saved: &mut Saved) {
@@ -83,29 +94,36 @@ impl Run {
             // While viewers come back, what they ask foretells nothing.
             self.sizes.look(self.course.market(), snapshot, open, rates, self.course.is_calm(), now);
         }
+        let rebrief = std::mem::take(&mut self.rebrief);
         match decision {
-            Decision::Keep => vec![],
-            Decision::Publish => self.changes(snapshot),
+            Decision::Keep if !rebrief => vec![],
+            Decision::Keep | Decision::Publish => self.changes(snapshot),
             // Rankings of the solver may have outlived a reload; nobody else would look after them.
-            Decision::GoHome => self.home(snapshot),
+            Decision::GoHome => self.home(snapshot, rebrief),
         }
     }
 
-    /// The plans' own rankings, where others are published.
-    fn home(&self, snapshot: &Snapshot) -> Vec<Change> {
-        let prior = |plan: u32| Arc::clone(&snapshot.geography().plans[plan as usize].prior);
+    /// The plans' own rankings, where others are published, or everywhere.
+    fn home(&self, snapshot: &Snapshot, everywhere: bool) -> Vec<Change> {
+        let prior = |plan: u32| &snapshot.geography().plans[plan as usize].prior;
         let steered = self.course.market().groups.iter().filter(|member| member.first_row.is_some());
-        let solved = steered.filter(|member| snapshot.rankings_of(member.group).is_solved());
-        solved.map(|member| (member.group, prior(member.plan))).collect()
+        let other = steered.filter(|member| everywhere || snapshot.rankings_of(member.group).is_solved());
+        other.map(|member| (member.group, self.as_brief(member.group, prior(member.plan)))).collect()
     }
 
     fn changes(&self, snapshot: &Snapshot) -> Vec<Change> {
         let of = |member| {
-            let rankings = publish::rankings(snapshot, &self.course, member)?;
-            let is_brief = self.brief_groups.contains(&member.group);
-            Some((member.group, Arc::new(if is_brief { rankings.with_brief(Mask::MAX) } else { rankings })))
+            let rankings = Arc::new(publish::rankings(snapshot, &self.course, member)?);
+            Some((member.group, self.as_brief(member.group, &rankings)))
         };
         self.course.market().groups.iter().filter_map(of).collect()
+    }
+
+    fn as_brief(&self, group: u32, rankings: &Arc<Rankings>) -> Arc<Rankings> {
+        match self.brief_groups.contains(&group) {
+            true => Arc::new(rankings.as_ref().clone().with_brief(Mask::MAX)),
+            false => Arc::clone(rankings),
+        }
     }
 
     /// What is sent to its regions, by the plan and the demand of the last step.

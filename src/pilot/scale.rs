@@ -50,7 +50,7 @@ pub enum Unknown {
     Unsteered(Stage),
     /// Its market is not steered by load, for want of something.
     Waits(Wait),
-    /// Nobody has looked at it for minutes.
+    /// Nobody has looked at it for half a minute.
     Old,
     /// The region does not report, or has not for minutes.
     Unreported,
@@ -234,7 +234,7 @@ impl Scaler {
         if is_old(market.at) {
             return Err(Unknown::Old);
         }
-        if matches!(region.trust, Trust::Lost | Trust::Never) {
+        if matches!(region.majority, Trust::Lost | Trust::Never) {
             return Err(Unknown::Unreported);
         }
         let server = region.scaling.server_capacity.filter(|k| k.is_finite() && *k > 0.0).ok_or(Unknown::NoCapacity)?;

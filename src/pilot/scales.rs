@@ -140,7 +140,7 @@ impl Scales {
     pub fn settle(&mut self, asked: &[f64], total: f64) {
         let now: f64 = asked.iter().zip(&self.by_row).map(|(asked, scale)| asked * scale).sum();
         let part = (total / now).clamp(SETTLING.0, SETTLING.1);
-        if part.is_finite() {
+        if now > 0.0 && part.is_finite() {
             self.by_row.iter_mut().for_each(|scale| *scale = (*scale * part).clamp(RANGE.0, RANGE.1));
         }
     }

@@ -72,11 +72,8 @@ impl Sizes {
     ) -> Scaling {
         let (region, count) = (&market.regions[column], market.regions.len());
         let servers_up = self.servers_up.get(column).copied().unwrap_or(0);
-        // What is reported is of the servers that are up, and was made smaller by the age of the reports.
-        let reported = || {
-            let state = state.filter(|_| servers_up > 0)?;
-            Some(state.capacity? / state.trust.factor() / f64::from(servers_up))
-        };
+        // What is reported is of the servers that are up.
+        let reported = || Some(state.filter(|_| servers_up > 0)?.nominal? / f64::from(servers_up));
         let written = region.capacity.map(|capacity| capacity / f64::from(region.servers.max(1)));
         let worst_loss = self.inherited.as_ref().and_then(|(_, open, rates)| {
             let others = (0..count).filter(|lost| *lost != column && open >> lost & 1 == 1);

@@ -17,6 +17,7 @@ pub fn region(name: &str, rate: f64) -> RegionView {
         capacity: Some(10_000.0),
         counted: Some(10_000.0),
         trust: Trust::Fresh,
+        majority: Trust::Fresh,
         closed: false,
         utilization: Some(rate * DWELL / 10_000.0),
         planned: Some(rate * DWELL / 10_000.0),

@@ -109,14 +109,13 @@ impl World {
         let trust = Trust::at(age, self.period);
         let state = |sessions: &f64| State {
             sessions: Some(*sessions),
-            utilization: None,
             capacity: Some(10_000.0 * trust.factor()),
-            starts_per_s: None,
+            nominal: Some(10_000.0),
             age: Some(age),
             trust,
             newest: Some(age),
             majority: trust,
-            silent: 0,
+            ..State::UNKNOWN
         };
         self.told.iter().map(state).collect()
     }
@@ -432,6 +431,29 @@ impl Demand for Doubling<'_> {
     }
 }
 
+/// The ways to the first region take so many ms more.
+struct Slower(f32);
+
+impl Costs for Slower {
+    fn fill(&self, cells: &[Facts], to: &[Site<'_>], out: &mut Vec<f32>) {
+        Distance.fill(cells, to, out);
+        out.chunks_exact_mut(to.len()).for_each(|row| row[0] += self.0);
+    }
+}
+
+#[test]
+fn ways_that_took_hardly_longer_change_no_answer() {
+    let mut world = World::new(ZONE, 6_000.0);
+    world.seconds(120);
+    world.pilot.price(&Slower(1.5));
+    assert!(!world.pilot.is_disturbed());
+    world.pilot.price(&Slower(2.5));
+    assert!(world.pilot.is_disturbed());
+    world.seconds(2);
+    world.pilot.price(&Slower(1.0));
+    assert!(!world.pilot.is_disturbed(), "since the last that was passed on");
+}
+
 /// What an event is expected to bring.
 struct Expecting<'a>(&'a Cells);
 
@@ -443,6 +465,30 @@ impl Demand for Expecting<'_> {
     fn is_raised(&self, _: u32) -> bool {
         true
     }
+}
+
+#[test]
+fn ahead_of_an_event_answers_are_brief_and_the_plan_stays() {
+    let mut world = World::new(ZONE, 23_500.0);
+    world.seconds(1200);
+    let (group, shares) = (world.snapshot.stream(0).group, world.shares());
+    let is_brief = |world: &World| world.snapshot.rankings_of(group).brief() == Mask::MAX;
+    let others = world.pilot.be_brief(&[group, 1 - group].into());
+    assert_eq!(others, [1 - group].into(), "those that are not steered by load");
+    for expected in [true, true, false] {
+        world.pilot.be_brief(&if expected { [group].into() } else { BTreeSet::new() });
+        world.second();
+        assert!(is_brief(&world) == expected && world.snapshot.rankings_of(group).is_solved());
+        let moved: f64 = shares.iter().zip(world.shares()).map(|(a, b)| (a - b).max(0.0)).sum();
+        assert!(moved < 0.05, "{shares:?} {:?}", world.shares());
+    }
+    world.pilot.be_brief(&[group].into());
+    world.second();
+    world.reload(&format!("{ZONE}\n[stream.z]"));
+    world.pilot.be_brief(&[world.snapshot.stream(0).group].into());
+    world.second();
+    let group = world.snapshot.stream(0).group;
+    assert_eq!(world.snapshot.rankings_of(group).brief(), Mask::MAX, "a reload changes nothing of that");
 }
 
 #[test]

@@ -51,12 +51,14 @@ pub struct View {
 }
 
 impl View {
-    /// Session starts for a query of a group, and the mean length of a session in s, over the regions that it may be sent to.
+    /// Session starts for a query of a group, and the mean length of a session in s, over the regions that it may be sent to;
+    /// both above 0, or `None`.
     pub fn scale_of(&self, group: u32) -> Option<(f64, f64)> {
         let market = self.markets.iter().find(|market| market.groups.contains(&group))?;
         let count = market.regions.len().max(1) as f64;
         let mean = |of: fn(&RegionView) -> f64| market.regions.iter().map(of).sum::<f64>() / count;
-        Some((mean(|region| region.scale), mean(|region| region.dwell_s)))
+        let (scale, dwell_s) = (mean(|region| region.scale), mean(|region| region.dwell_s));
+        (scale > 0.0 && dwell_s > 0.0).then_some((scale, dwell_s))
     }
 }
 
@@ -64,7 +66,7 @@ impl View {
 pub struct MarketView {
     pub stage: Stage,
     pub regions: Vec<RegionView>,
-    /// Positions of its groups among the snapshot's, and for those steered by load the rates of each region.
+    /// Positions of its groups among the snapshot's.
     pub groups: Vec<u32>,
     /// `None` before the first solve.
     pub certificate: Option<Certificate>,
@@ -84,7 +86,7 @@ pub struct MarketView {
 impl MarketView {
     /// What it waits for before it can be steered by load; `None`: it is, or was until lately.
     pub fn waits(&self) -> Option<Wait> {
-        let trusts = || self.regions.iter().map(|region| region.trust);
+        let trusts = || self.regions.iter().map(|region| region.majority);
         match self.stage {
             Stage::Steered | Stage::Blind | Stage::Returning => None,
             Stage::Unreported if trusts().any(|trust| !matches!(trust, Trust::Never | Trust::Lost)) => {
@@ -138,7 +140,10 @@ pub struct RegionView {
     /// Sessions, as written; and as it counts now, by servers that are up, ramps, drains and the age of reports.
     pub capacity: Option<f64>,
     pub counted: Option<f64>,
+    /// In the oldest report that counts.
     pub trust: Trust,
+    /// At least so are the reports of half of its servers.
+    pub majority: Trust,
     pub closed: bool,
     /// Sessions of the capacity that counts.
     pub utilization: Option<f64>,

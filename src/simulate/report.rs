@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::settings::SESSION_BITS;
 use crate::geo::Point;
 use crate::steering::cost::ms_over;
+use crate::steering::money::per_hour;
 
 use super::demand::Demand;
 use super::scene::{RegionKey, Scene, World};
@@ -17,9 +18,6 @@ pub const NOBODY: RegionKey = RegionKey::MAX;
 
 /// A share of the capacity beyond this is too much. What is above by less is rounding.
 const FULL: f64 = 1.0 + 1e-4;
-
-/// Bits of a session of 1 bit/s in an hour, in GB.
-const GB_AN_HOUR: f64 = 3600.0 / 8.0 / 1e9;
 
 /// One settled world, in figures.
 #[derive(Clone, Debug)]
@@ -136,8 +134,8 @@ impl Side {
         for (region, trips) in self.regions.iter_mut().zip(&mut trips) {
             if let Some(region) = region {
                 region.path = path(trips);
-                let money = |cost: f64| cost * region.session_bits * region.load * GB_AN_HOUR;
-                region.cost_per_hour = region.cost_per_hour.map(money);
+                let (sessions, bits) = (region.load, region.session_bits);
+                region.cost_per_hour = region.cost_per_hour.map(|price| per_hour(sessions, bits, price));
             }
         }
         self.path = path(&mut trips.concat());

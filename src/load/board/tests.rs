@@ -40,6 +40,25 @@ fn a_region_is_the_sum_of_its_machines() {
 }
 
 #[test]
+fn starts_that_most_machines_tell_stand_for_all_and_those_of_few_for_none() {
+    let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    let known = Known::for_tests("eu", &addresses, Size { capacity: None, session_bits: None });
+    let (mut board, eu, now) = (Board::default(), RegionId(0), Instant::now());
+    board.retain(Arc::new(known));
+    let figures = Figures { sessions: Some(100.0), capacity: Some(1000.0), ..Figures::default() };
+    let telling = Figures { starts_per_s: Some(2.0), ..figures };
+    for (machine, figures, starts) in [(0, telling, Some(2.0)), (1, figures, Some(2.0)), (2, figures, None)] {
+        board.hear(Source::Machine(MachineId(machine)), &Report::new(figures).unwrap(), now).unwrap();
+        let state = board.state(eu, |other| other.0 <= machine, now);
+        assert_eq!(state.starts_per_s.map(|all| all / f64::from(machine + 1)), starts, "{machine} more tell none");
+    }
+    // What one server carries does not shrink as reports grow old.
+    board.hear(Source::Machine(MachineId(0)), &Report::new(telling).unwrap(), at(now, 35.0)).unwrap();
+    let state = board.state(eu, |_| true, at(now, 35.0));
+    assert_eq!((state.capacity, state.nominal), (Some(2600.0), Some(3000.0)));
+}
+
+#[test]
 fn a_configured_capacity_counts_for_the_part_that_is_up() {
     let (mut board, eu, [a, _]) = board(Some(1000.0));
     let now = Instant::now();

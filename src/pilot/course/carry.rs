@@ -23,7 +23,7 @@ impl Course {
     pub fn with(mut self, market: Market) -> Course {
         self.prepared.iter_mut().for_each(|spare| *spare = None);
         // Files are read for a while, and what was published meanwhile is in none of them.
-        Course { market, again: true, ..self }
+        Course { market, again: true, home: None, ..self }
     }
 
     /// Takes over what another course had for the same rows and regions: where they are sent, and what was learned of them.
@@ -50,7 +50,7 @@ impl Course {
         self.published = Table::new(rows);
         self.scales.inherit(&before.scales, heritage);
         self.comeback.inherit(&before.comeback, heritage);
-        // What went away just now is seen as a loss in the next step.
+        // From what went away just now the next step leads viewers elsewhere at once; who watched there is not known any more.
         let was = |mask: Mask, column: usize, now: Mask| match heritage.before(column) {
             Some(before) => mask >> before & 1,
             None => now >> column & 1,

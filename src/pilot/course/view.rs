@@ -28,6 +28,7 @@ impl Course {
                 capacity: region.capacity,
                 counted,
                 trust: state.map_or(Trust::Never, |state| state.trust),
+                majority: state.map_or(Trust::Never, |state| state.majority),
                 closed: self.condition.closed >> column & 1 == 1,
                 utilization: sessions.zip(counted.filter(|counted| *counted > 0.0)).map(|(l, k)| l / k),
                 planned: supply.and_then(|supply| supply.forecast(rates[column], HORIZON_S)),

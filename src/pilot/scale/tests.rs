@@ -172,12 +172,12 @@ fn what_is_not_known_is_never_a_number() {
         (Trust::Poor, Wait::Scale),
     ] {
         let unsteered = |market: &mut MarketView| {
-            (market.stage, market.regions[0].trust) = (Stage::Unreported, trust);
+            (market.stage, market.regions[0].majority) = (Stage::Unreported, trust);
         };
         assert_eq!(unknown(&unsteered), Unknown::Waits(wait));
     }
     for trust in [Trust::Never, Trust::Lost] {
-        assert_eq!(unknown(&|market| market.regions[0].trust = trust), Unknown::Unreported);
+        assert_eq!(unknown(&|market| market.regions[0].majority = trust), Unknown::Unreported);
     }
     for capacity in [None, Some(0.0), Some(f64::NAN)] {
         assert_eq!(unknown(&|market| market.regions[0].scaling.server_capacity = capacity), Unknown::NoCapacity);
@@ -198,9 +198,9 @@ fn what_was_held_outlives_a_time_in_which_nothing_is_known() {
     assert_eq!(run.pass(MINUTE), 26);
     run.serve(5.0);
     run.pass(14 * MINUTE);
-    run.region().trust = Trust::Lost;
+    run.region().majority = Trust::Lost;
     assert_eq!(run.look(), Err(Unknown::Unreported));
-    run.region().trust = Trust::Fresh;
+    run.region().majority = Trust::Fresh;
     assert_eq!(run.pass(HOLD - 5 * SECOND), 26, "counted from then");
     // The same when nobody looked at all.
     run.now += 2 * HOLD;

@@ -33,7 +33,7 @@ fn record(zones: &[Arc<Zone>], seconds: u64, asks: &[(u32, (&str, f64, f64), u64
     let (mut teller, reader) = tap::ring();
     let begin = Instant::now();
     let layout = Layout::of(&snapshot);
-    let mut estimator = Estimator::new(vec![reader], layout, Saved::default(), 0.1, begin, at(0));
+    let mut estimator = Estimator::new(vec![reader], layout, Saved::default(), begin, at(0));
     let cell = |(country, lat, lon): (&str, f64, f64)| {
         let (country, at) = (CountryCode::parse(country), Point::new(lat, lon).unwrap());
         let facts = snapshot.geography().facts.iter().enumerate();

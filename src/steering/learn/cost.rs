@@ -75,14 +75,33 @@ fn shrunk(n: f64) -> f64 {
     n / (n + K)
 }
 
+/// A region, looked up.
+pub struct Toward<'a> {
+    learned: &'a Learned,
+    region: Region<'a>,
+    ids: Ids,
+}
+
+impl Toward<'_> {
+    /// As [`Learned::cost`].
+    pub fn cost(&self, key: &Key, now: Timestamp) -> Cost {
+        let distance = distance_ms(key.location, self.region.location);
+        self.learned.cost_with(key, distance, self.ids, &self.region, now.as_second())
+    }
+}
+
 impl Learned {
     /// Finite and above zero, whatever was fed.
     pub fn cost(&self, key: &Key, region: &Region<'_>, now: Timestamp) -> Cost {
-        let distance = distance_ms(key.location, region.location);
-        self.cost_with(key, distance, self.ids(region), region, now.as_second())
+        self.toward(*region).cost(key, now)
     }
 
-    pub(super) fn cost_with(&self, key: &Key, distance_ms: f64, ids: Ids, region: &Region<'_>, now: i64) -> Cost {
+    /// For the costs of many places to one region.
+    pub fn toward<'a>(&'a self, region: Region<'a>) -> Toward<'a> {
+        Toward { learned: self, ids: self.ids(&region), region }
+    }
+
+    fn cost_with(&self, key: &Key, distance_ms: f64, ids: Ids, region: &Region<'_>, now: i64) -> Cost {
         let placed = key.location.is_some() && region.location.is_some();
         let country = key.country.filter(|_| placed).map(Level::Country);
         let country_ms = country.map_or(0.0, |level| self.penalty(level, 0.0, ids, region, now));

@@ -58,17 +58,9 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// A word for counters.
-    pub fn label(self) -> &'static str {
-        match self {
-            Refused::Rtt(_) => "rtt",
-            Refused::Loss(_) => "loss",
-            Refused::Nowhere => "nowhere",
-            Refused::TooOften => "too_often",
-            Refused::PrefixShare => "prefix_share",
-            Refused::ReporterShare => "reporter_share",
-            Refused::Regions => "regions",
-        }
+    /// Whether the sample is sound, and only more of what was heard enough: a reporter that is told so need do nothing.
+    pub fn is_plenty(&self) -> bool {
+        matches!(self, Refused::TooOften | Refused::PrefixShare | Refused::ReporterShare)
     }
 
     /// The rule that it broke.
@@ -91,13 +83,6 @@ impl Refused {
             }
             Refused::Regions => format!("{} names of regions are told apart", super::MAX_REGIONS),
         }
-    }
-}
-
-impl Refused {
-    /// Whether the sample is sound, and only more of what was heard enough: a reporter that is told so need do nothing.
-    pub fn is_plenty(&self) -> bool {
-        matches!(self, Refused::TooOften | Refused::PrefixShare | Refused::ReporterShare)
     }
 }
 
@@ -224,14 +209,11 @@ impl Learned {
     }
 
     fn put(&mut self, level: Level, region: RegionId, at: f64, sample: &Sample<'_>, now: i64) -> bool {
-        let generation = self.generation;
         let slot = self.slots.entry((level, region)).or_default();
         if !slot.take(at, sample.loss, sample.reporter, now) {
             return false;
         }
-        if std::mem::replace(&mut slot.touched, generation) != generation {
-            self.note_change(level);
-        }
+        self.version += 1;
         true
     }
 }

@@ -14,19 +14,18 @@
 //! fifths at most. Whoever speaks, samples take a cost no further than a factor of four from what it would be without.
 //!
 //! * [`key`]: places and levels by what survives a reload. [`sketch`], [`slot`]: what is kept of a level's samples.
-//! * [`feed`]: the door. [`cost`]: what comes out. [`matrix`]: all cells at once, and what changed since.
+//! * [`feed`]: the door. [`cost`]: what comes out.
 //! * [`table`]: imported values. [`saved`]: over a restart.
 
 pub mod cost;
 pub mod feed;
 pub mod key;
-pub mod matrix;
 pub mod saved;
 pub mod sketch;
 pub mod slot;
 pub mod table;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -37,7 +36,6 @@ pub use cost::Cost;
 use feed::Doors;
 pub use feed::{Refused, Sample};
 pub use key::{Block, Key, Level, Reporter, Square};
-pub use matrix::{Column, Matrix};
 pub use saved::Saved;
 use slot::Slot;
 pub use table::Table;
@@ -48,8 +46,6 @@ pub const MAX_SLOTS: usize = 200_000;
 pub const MAX_REGIONS: usize = 4096;
 /// A level that was not fed for so long is dropped (STEERING §4: 7 days), s.
 const DROP_S: i64 = 7 * 86_400;
-/// Changes remembered one by one; beyond it everything counts as changed.
-const MAX_CHANGES: usize = MAX_SLOTS;
 /// Widths of bins: logarithms of ms, and ms.
 const LOG_BIN: f64 = 0.03;
 const RESIDUAL_BIN_MS: f64 = 2.0;
@@ -87,20 +83,8 @@ pub struct Learned {
     slots: Map<(Level, RegionId), Slot>,
     doors: Doors,
     table: Table,
-    /// Counts the times that somebody asked for changes.
-    generation: u64,
-    /// Levels by the generation in which they changed.
-    changes: VecDeque<(u64, Level)>,
-    /// Changes of this generation and before are not known one by one.
-    forgotten: u64,
-}
-
-/// What changed since a generation.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Changed {
-    Levels(HashSet<Level, foldhash::fast::RandomState>),
-    /// Too much to name, or nobody knows.
-    All,
+    /// Raised with every change.
+    version: u64,
 }
 
 impl Default for Learned {
@@ -117,10 +101,7 @@ impl Learned {
             slots: Map::default(),
             doors: Doors::default(),
             table: Table::default(),
-            // Who asks first has seen generation 0, that is nothing.
-            generation: 1,
-            changes: VecDeque::new(),
-            forgotten: 0,
+            version: 0,
         }
     }
 
@@ -128,7 +109,7 @@ impl Learned {
     pub fn import(&mut self, table: Table) {
         if table != self.table {
             self.table = table;
-            self.forget_changes();
+            self.version += 1;
         }
     }
 
@@ -140,23 +121,14 @@ impl Learned {
         if self.slots.len() < before {
             let used: Set<RegionId> = self.slots.keys().map(|(_, region)| *region).collect();
             self.regions.retain(|_, id| used.contains(id));
-            self.forget_changes();
+            self.version += 1;
         }
         self.doors.expire(now);
     }
 
-    /// Levels that were fed or dropped since `generation`, and the generation to ask with next time. Ask with 0 first.
-    ///
-    /// What only ages is not told of; ask with 0 again every ten minutes or so.
-    pub fn changed_since(&mut self, generation: u64) -> (Changed, u64) {
-        let changed = if generation == 0 || generation <= self.forgotten {
-            Changed::All
-        } else {
-            let from = self.changes.partition_point(|(at, _)| *at < generation);
-            Changed::Levels(self.changes.range(from..).map(|(_, level)| *level).collect())
-        };
-        self.generation += 1;
-        (changed, self.generation)
+    /// Another one after every change. What only ages is no change.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Pairs of level and region that are kept.
@@ -171,19 +143,6 @@ impl Learned {
     /// Whether somebody measured of late; tables do not count.
     pub fn has_samples(&self) -> bool {
         !self.slots.is_empty()
-    }
-
-    fn note_change(&mut self, level: Level) {
-        if self.changes.len() >= MAX_CHANGES {
-            self.forget_changes();
-        }
-        self.changes.push_back((self.generation, level));
-    }
-
-    fn forget_changes(&mut self) {
-        self.forgotten = self.generation;
-        self.changes.clear();
-        self.generation += 1;
     }
 
     fn ids(&self, region: &Region<'_>) -> Ids {
@@ -225,7 +184,7 @@ impl Learned {
             over = over.saturating_sub(usize::from(goes));
             !goes
         });
-        self.forget_changes();
+        self.version += 1;
     }
 }
 

@@ -112,7 +112,6 @@ fn read(text: &str, now: i64) -> Option<((Level, RegionId), Slot)> {
         loss_n,
         loss_sum: loss_sum.min(loss_n * super::slot::MAX_LOSS as f32),
         reporters: reporters.collect::<Option<Vec<_>>>()?,
-        touched: 0,
     };
     Some(((level.parse().ok()?, RegionId(region.parse().ok()?)), slot))
 }

@@ -41,8 +41,6 @@ pub struct Slot {
     pub(super) loss_sum: f32,
     /// Weight by reporter, the one heard longest first; number 0 are all others.
     pub(super) reporters: Vec<(u32, f32)>,
-    /// The generation of its last change.
-    pub(super) touched: u64,
 }
 
 /// What is left after `seconds`.
@@ -80,7 +78,8 @@ impl Slot {
         let others = || self.reporters.iter().position(|(id, _)| *id == 0).unwrap_or(self.reporters.len());
         let place = match known {
             Some(place) => place,
-            None if self.reporters.len() < REPORTERS => self.reporters.len(),
+            // The last place is of all others.
+            None if self.reporters.len() + 1 < REPORTERS => self.reporters.len(),
             None => others(),
         };
         let held = self.reporters.get(place).map_or(0.0, |(_, weight)| *weight);

@@ -80,10 +80,6 @@ impl Table {
         self.values.len()
     }
 
-    pub(super) fn has(&self, region: &str) -> bool {
-        self.regions.contains_key(region)
-    }
-
     /// n and median in bins.
     pub(super) fn value(&self, level: Level, region: &Region<'_>) -> Option<(f64, f64)> {
         if self.values.is_empty() {

@@ -151,13 +151,13 @@ fn one_prefix_alone_moves_nothing_however_long_it_speaks() {
     let mut refused = HashMap::new();
     for second in 0..24 * HOUR {
         if let Err(why) = learned.feed(&sample(london(), 7, 2000.0), at(second)) {
-            *refused.entry(why.label()).or_insert(0) += 1;
+            *refused.entry(format!("{why:?}")).or_insert(0) += 1;
         }
         if second % HOUR == 0 {
             assert_eq!(cost(&learned, london(), second).ms(), prior);
         }
     }
-    assert!(refused["prefix_share"] > 80_000, "{refused:?}");
+    assert!(refused["PrefixShare"] > 80_000, "{refused:?}");
 }
 
 #[test]
@@ -317,48 +317,6 @@ fn a_lone_block_of_a_table_does_not_stand_for_its_country() {
 }
 
 #[test]
-fn only_what_changed_is_computed_again() {
-    let mut learned = Learned::new();
-    let cells: Vec<Key> =
-        (0..200).map(|i| Key::new(point(f64::from(i % 40), f64::from(i / 40) * 10.0), None, None)).collect();
-    let column = |name: &str, bias_ms| Column { zone: None, name: name.into(), location: paris().location, bias_ms };
-    let mut matrix = Matrix::new(cells.clone(), vec![column("paris", 0.0), column("lyon", -5.0)]);
-    for (i, cell) in cells.iter().enumerate() {
-        let exact = cost(&learned, *cell, 0).ms() as f32;
-        assert!((matrix.row(i)[0] - exact).abs() < 0.01 && (matrix.row(i)[1] - exact + 5.0).abs() < 0.01);
-    }
-    assert!(matrix.refresh(&mut learned, at(0)).is_empty());
-    feed(&mut learned, cells[42], 0..200, 300.0, 0);
-    let moved = matrix.refresh(&mut learned, at(0));
-    let same_square: Vec<u32> = (0..200).filter(|i| cells[*i as usize].square == cells[42].square).collect();
-    assert_eq!(moved, same_square);
-    assert!((matrix.row(42)[0] - cost(&learned, cells[42], 0).ms() as f32).abs() < 2.0);
-    assert!(matrix.refresh(&mut learned, at(0)).is_empty());
-    feed(&mut learned, cells[42], 200..201, 300.0, 0);
-    assert!(matrix.refresh(&mut learned, at(0)).is_empty(), "less than 2 ms is not passed on");
-    assert!(!matrix.refresh_all(&mut learned, at(40 * HOUR)).is_empty(), "what has aged is found by looking at all");
-}
-
-#[test]
-fn forty_thousand_cells_and_sixteen_regions_take_no_time_worth_naming() {
-    let cells = (0..40_000)
-        .map(|i| Key::new(point(f64::from(i % 170) - 85.0, f64::from(i % 359) - 179.0), None, Some(i as u32)));
-    let columns = (0..16).map(|i| Column {
-        zone: None,
-        name: format!("r{i}"),
-        location: point(f64::from(i), f64::from(10 * i)),
-        bias_ms: 0.0,
-    });
-    let began = std::time::Instant::now();
-    let mut matrix = Matrix::new(cells.collect(), columns.collect());
-    let built = began.elapsed();
-    matrix.refresh(&mut Learned::new(), at(0));
-    println!("built in {built:?}, refreshed after {:?}", began.elapsed());
-    // Debug builds and busy machines are slow; a hundred times as long would be a mistake.
-    assert!(began.elapsed() < std::time::Duration::from_secs(2));
-}
-
-#[test]
 fn floods_of_places_names_and_prefixes_stay_within_their_bounds() {
     let mut learned = Learned::new();
     for n in 0..90_000u32 {
@@ -366,7 +324,7 @@ fn floods_of_places_names_and_prefixes_stay_within_their_bounds() {
         learned.feed(&sample(client, n, 40.0), at(i64::from(n) / 1000)).unwrap();
         learned.feed(&sample(client, 100_000 + n, 40.0), at(i64::from(n) / 1000)).unwrap();
     }
-    assert!(learned.len() <= MAX_SLOTS && learned.changes.len() <= MAX_CHANGES);
+    assert!(learned.len() <= MAX_SLOTS);
     let newest = Level::Asn(89_999);
     assert!(learned.slots.keys().any(|(level, _)| *level == newest), "those fed longest ago go first");
     assert!(!learned.slots.keys().any(|(level, _)| *level == Level::Asn(1)));
@@ -466,6 +424,7 @@ proptest! {
         split in any::<bool>(), (north, east) in (-9.0..9.0f64, -9.0..9.0f64), is_coarse in any::<bool>(),
     ) {
         let mut learned = Learned::new();
+        let version = learned.version();
         let client = Key::new(point(lat, lon), CountryCode::parse("GB").filter(|_| country), asn);
         // The cell may have no ASN of its own, and on a coarse grid its middle lies elsewhere.
         let location = if is_coarse { point(lat + north, lon + east) } else { client.location };
@@ -477,8 +436,7 @@ proptest! {
         }
         let after = cost(&learned, cell, 0);
         prop_assert!(after.samples >= 8.0 && after.ms() > 1.2 * before, "{before} {after:?}");
-        let finest = cell.levels().last().unwrap();
-        prop_assert!(matches!(learned.changed_since(1).0, Changed::Levels(levels) if levels.contains(&finest)));
+        prop_assert!(learned.version() > version);
     }
 
     #[test]
