@@ -29,6 +29,6 @@ fuzz_target!(|input: &[u8]| {
         let now = jiff::Timestamp::from_second(second as i64).expect("a time of this century");
         let _ = learned.feed(&sample, now);
         let cost = learned.cost(&client, &sample.region, now);
-        assert!(cost.ms.is_finite() && cost.ms > 0.0, "{cost:?}");
+        assert!(cost.ms().is_finite() && cost.ms() > 0.0, "{cost:?}");
     }
 });
