@@ -182,6 +182,10 @@ mod tests {
             fed(&mut slot, &format!("r{i}"), 10.0, 1);
         }
         assert_eq!(slot.reporters.len(), REPORTERS);
+        // One whose samples have aged away makes room for no second list of others.
+        slot.reporters.remove(1);
+        fed(&mut slot, "another", 10.0, 1);
+        assert_eq!(slot.reporters.iter().filter(|(id, _)| *id == 0).count(), 1, "{:?}", slot.reporters);
     }
 
     #[test]
