@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use meridian::demand::asked::Asked as Counted;
+use meridian::demand::country_square::CountrySquare;
 use meridian::demand::estimate::Estimate;
-use meridian::demand::layout::{Cells, Group, Square};
+use meridian::demand::layout::{Cells, Group};
 use meridian::geo::CellId;
 use meridian::load::board::Source;
 use meridian::load::known::{Known, Machine, MachineId, Member, Region, RegionId, Size};
@@ -76,7 +77,7 @@ fn estimate(rows: usize, now: Instant) -> Estimate {
     let cells = Cells {
         weight: vec![part; rows].into(),
         square: vec![0; rows].into(),
-        squares: [Square::default()].into(),
+        squares: [CountrySquare::default()].into(),
         square_weight: [1.0].into(),
     };
     Estimate::new(vec![Group { name: "live".into(), ttl_s: TTL }], Arc::new(cells), now)

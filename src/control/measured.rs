@@ -8,7 +8,7 @@ use crate::steering::cells::Facts;
 use crate::steering::cost::{Costs, Site};
 use crate::steering::learn::Region;
 use crate::steering::learn::cost::Toward;
-use crate::steering::learn::key::{Key, Square};
+use crate::steering::learn::key::Key;
 use crate::steering::pick::Mask;
 
 use super::learned::Shared;
@@ -84,8 +84,7 @@ impl Costs for Measured {
 
 /// A cell, as measurements know it.
 pub fn key(facts: &Facts) -> Key {
-    let (row, column) = facts.square.unwrap_or_default();
-    Key { location: facts.location, square: Square(row, column), country: facts.country, asn: facts.asn }
+    Key { location: facts.location, square: facts.square, country: facts.country, asn: facts.asn }
 }
 
 fn region<'a>(site: &Site<'a>) -> Region<'a> {
@@ -97,8 +96,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::geo::{CountryCode, Point};
-    use crate::steering::cells;
+    use crate::geo::{CountryCode, Point, Square};
     use crate::steering::learn::{Block, Learned, Reporter, Sample};
 
     fn at(lat: f64, lon: f64) -> Option<Point> {
@@ -107,7 +105,7 @@ mod tests {
 
     fn cell(lat: f64, lon: f64, asn: Option<u32>) -> Facts {
         let location = at(lat, lon);
-        let square = location.map(cells::square);
+        let square = location.map(Square::of);
         Facts { location, country: CountryCode::parse("GB"), square, blocks: 100, asn, group: 0 }
     }
 

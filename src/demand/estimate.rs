@@ -344,7 +344,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::demand::layout::Square;
+    use crate::demand::country_square::CountrySquare;
     use crate::geo::CellId;
 
     fn groups(names: &[&str], ttl_s: f64) -> Vec<Group> {
@@ -353,7 +353,7 @@ mod tests {
 
     /// A square a cell, all of one weight.
     fn cells(count: usize) -> Arc<Cells> {
-        let squares: Box<[Square]> =
+        let squares: Box<[CountrySquare]> =
             (0..count).map(|i| format!("FR:{}:{}", i / 100, i % 100).parse().unwrap()).collect();
         let weight: Box<[f64]> = vec![1.0 / count as f64; count].into();
         Arc::new(Cells { square: (0..count as u16).collect(), squares, square_weight: weight.clone(), weight })
@@ -453,7 +453,7 @@ mod tests {
             estimate.count(asked(1, 2, second), 1.0);
         });
         let before = estimate.total(1);
-        let squares: Box<[Square]> = ["US:1:1", "FR:0:2"].map(|s| s.parse().unwrap()).into();
+        let squares: Box<[CountrySquare]> = ["US:1:1", "FR:0:2"].map(|s| s.parse().unwrap()).into();
         let weight: Box<[f64]> = [0.5, 0.25, 0.25].into();
         let other = Cells { weight, square: [0, 1, 1].into(), squares, square_weight: [0.5, 0.5].into() };
         estimate.adopt(groups(&["new", "stays"], 0.0), Arc::new(other), now);

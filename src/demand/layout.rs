@@ -1,83 +1,17 @@
 //! What groups and cells mean in one epoch, in words that outlive it.
 //!
-//! Groups and cells are numbered anew by each load. What is learnt is kept by the names of groups and by *squares*: 2-degree
-//! squares of one country, of which there are some thousand on land. A cell counts as a whole to the square where most of
-//! its addresses lie.
+//! Groups and cells are numbered anew by each load. What is learnt is kept by the names of groups and by the squares of
+//! countries; cells of one square share what is known of it by their addresses.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::geo::{CellId, CountryCode, Place};
+use super::country_square::CountrySquare;
 use crate::snapshot::Snapshot;
 use crate::steering::cells::Facts;
 
 /// Squares that are told apart; those with fewer addresses count as the rest of their country.
 pub const MAX_SQUARES: usize = 3000;
-const DEGREES: f64 = 2.0;
-
-/// Where a cell is, for what is kept over loads and restarts. As text `FR:24:1`, `FR` for the rest of a country, and `-`
-/// for what no database places.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Square {
-    country: Option<CountryCode>,
-    /// Rows from the equator and columns from Greenwich, northwards and eastwards.
-    at: Option<(i8, i8)>,
-}
-
-impl Square {
-    pub fn of(place: &Place) -> Square {
-        let position = |degrees: f64| (degrees / DEGREES).floor() as i8;
-        Square { country: place.country, at: place.location.map(|at| (position(at.lat()), position(at.lon()))) }
-    }
-
-    fn rest(self) -> Square {
-        Square { at: None, ..self }
-    }
-}
-
-impl fmt::Display for Square {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.country {
-            Some(country) => write!(f, "{country}")?,
-            None => f.write_str("-")?,
-        }
-        self.at.map_or(Ok(()), |(row, column)| write!(f, ":{row}:{column}"))
-    }
-}
-
-/// A text that is no square.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoSquare(String);
-
-impl fmt::Display for NoSquare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no square like FR:24:1", self.0)
-    }
-}
-
-impl std::error::Error for NoSquare {}
-
-impl FromStr for Square {
-    type Err = NoSquare;
-
-    fn from_str(text: &str) -> Result<Square, NoSquare> {
-        let read = || {
-            let (country, at) = text.split_once(':').map_or((text, None), |(country, at)| (country, Some(at)));
-            let country = if country == "-" { None } else { Some(CountryCode::parse(country)?) };
-            let at = match at {
-                Some(at) => {
-                    let (row, column) = at.split_once(':')?;
-                    Some((row.parse().ok()?, column.parse().ok()?))
-                }
-                None => None,
-            };
-            Some(Square { country, at })
-        };
-        read().ok_or_else(|| NoSquare(text.to_owned()))
-    }
-}
 
 /// A group of streams that are steered as one.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,70 +42,39 @@ pub struct Cells {
     pub weight: Box<[f64]>,
     /// By cell: position in `squares`.
     pub square: Box<[u16]>,
-    pub squares: Box<[Square]>,
+    pub squares: Box<[CountrySquare]>,
     /// By square: its part of all addresses.
     pub square_weight: Box<[f64]>,
 }
 
 impl Cells {
-    /// From the cell of each place. Cells without a place have no weight and are nowhere.
-    pub fn of<'a>(count: usize, places: impl IntoIterator<Item = (CellId, &'a Place)>) -> Cells {
-        let mut weight = vec![0.0; count];
-        let mut parts: HashMap<(usize, Square), f64> = HashMap::new();
-        for (cell, place) in places {
-            let cell = usize::from(cell.0);
-            if let Some(sum) = weight.get_mut(cell) {
-                *sum += f64::from(place.v4_blocks);
-                *parts.entry((cell, Square::of(place))).or_default() += f64::from(place.v4_blocks);
-            }
-        }
-        let mut most: Vec<(Square, f64)> = vec![(Square::default(), -1.0); count];
-        for ((cell, square), part) in parts {
-            let (so_far, most) = &mut most[cell];
-            // Of equal ones always the same.
-            if part > *most || part == *most && square < *so_far {
-                (*so_far, *most) = (square, part);
-            }
-        }
-        let mut sums: BTreeMap<Square, f64> = BTreeMap::new();
-        most.iter().zip(&weight).for_each(|((square, _), weight)| *sums.entry(*square).or_default() += weight);
-        let mut heaviest: Vec<(Square, f64)> = sums.into_iter().collect();
+    /// By what is known of each cell of a geography.
+    pub fn of(facts: &[Facts]) -> Cells {
+        let square = |facts: &Facts| CountrySquare { country: facts.country, square: facts.square };
+        let mut sums: BTreeMap<CountrySquare, f64> = BTreeMap::new();
+        facts.iter().for_each(|facts| *sums.entry(square(facts)).or_default() += f64::from(facts.blocks));
+        let mut heaviest: Vec<(CountrySquare, f64)> = sums.into_iter().collect();
         heaviest.sort_by(|a, b| b.1.total_cmp(&a.1));
         heaviest.truncate(MAX_SQUARES);
-        let told_apart: BTreeMap<Square, f64> = heaviest.into_iter().collect();
-        let named = |square: Square| if told_apart.contains_key(&square) { square } else { square.rest() };
-        let mut positions: BTreeMap<Square, u16> = BTreeMap::new();
+        let told_apart: BTreeSet<CountrySquare> = heaviest.into_iter().map(|(square, _)| square).collect();
+        let named = |square: CountrySquare| if told_apart.contains(&square) { square } else { square.rest() };
+        let mut positions: BTreeMap<CountrySquare, u16> = BTreeMap::new();
         let mut squares = Vec::new();
-        let square: Box<[u16]> = most
-            .iter()
-            .map(|(square, _)| {
-                *positions.entry(named(*square)).or_insert_with_key(|square| {
-                    squares.push(*square);
-                    squares.len() as u16 - 1
-                })
+        let mut position = |facts: &Facts| {
+            *positions.entry(named(square(facts))).or_insert_with_key(|square| {
+                squares.push(*square);
+                squares.len() as u16 - 1
             })
-            .collect();
+        };
+        let square: Box<[u16]> = facts.iter().map(&mut position).collect();
+        let mut weight: Box<[f64]> = facts.iter().map(|facts| f64::from(facts.blocks)).collect();
         let all: f64 = weight.iter().sum();
         if all > 0.0 {
             weight.iter_mut().for_each(|weight| *weight /= all);
         }
         let mut square_weight = vec![0.0; squares.len()];
         square.iter().zip(&weight).for_each(|(square, weight)| square_weight[usize::from(*square)] += weight);
-        Cells { weight: weight.into(), square, squares: squares.into(), square_weight: square_weight.into() }
-    }
-
-    /// Those of a geography, by what is known of each.
-    pub fn of_facts(facts: &[Facts]) -> Cells {
-        let place = |facts: &Facts| Place {
-            location: facts.location,
-            country: facts.country,
-            network: None,
-            weight: u64::from(facts.blocks),
-            v4_blocks: facts.blocks,
-            truth: Arc::new([]),
-        };
-        let places: Vec<Place> = facts.iter().map(place).collect();
-        Cells::of(places.len(), (0..).map(CellId).zip(&places))
+        Cells { weight, square, squares: squares.into(), square_weight: square_weight.into() }
     }
 
     pub fn count(&self) -> usize {
@@ -187,8 +90,8 @@ impl Cells {
 
     /// Spreads what is given by square over the cells there, by their addresses. What lies where this world has no cell
     /// with addresses is spread over all.
-    pub fn spread(&self, by_square: impl IntoIterator<Item = (Square, f64)>) -> Vec<f64> {
-        let position: HashMap<Square, usize> =
+    pub fn spread(&self, by_square: impl IntoIterator<Item = (CountrySquare, f64)>) -> Vec<f64> {
+        let position: HashMap<CountrySquare, usize> =
             self.squares.iter().enumerate().map(|(i, square)| (*square, i)).collect();
         let (mut sums, mut elsewhere) = (vec![0.0; self.squares.len()], 0.0);
         for (square, value) in by_square {
@@ -223,7 +126,7 @@ pub struct Layout {
 impl Layout {
     pub fn of(snapshot: &Snapshot) -> Layout {
         let groups = (0..snapshot.groups().len() as u32).map(|number| Group::of(snapshot, number)).collect();
-        let cells = Arc::new(Cells::of_facts(&snapshot.geography().facts));
+        let cells = Arc::new(Cells::of(&snapshot.geography().facts));
         Layout { epoch: snapshot.epoch(), groups, cells }
     }
 }
@@ -272,44 +175,23 @@ fn renamed_of<S: Iterator<Item = Arc<str>>>(
 mod tests {
     use super::*;
     use crate::config::{Shared, read_zone};
-    use crate::geo::{Database, Point};
+    use crate::geo::{CountryCode, Database, Point, Square};
     use crate::health::Verdict;
     use crate::snapshot::Served;
 
-    fn place(country: &str, lat: f64, lon: f64, weight: u64) -> Place {
-        Place {
-            location: Point::new(lat, lon),
-            country: CountryCode::parse(country),
-            network: None,
-            weight,
-            v4_blocks: weight as u32,
-            truth: [0].into(),
-        }
+    fn cell(country: &str, lat: f64, lon: f64, blocks: u32) -> Facts {
+        let location = Point::new(lat, lon);
+        let square = location.map(Square::of);
+        Facts { location, country: CountryCode::parse(country), square, blocks, asn: None, group: 0 }
+    }
+
+    fn nowhere() -> Facts {
+        Facts { location: None, country: None, square: None, blocks: 0, asn: None, group: 0 }
     }
 
     #[test]
-    fn squares_are_text_and_back() {
-        let unknown =
-            Place { location: None, country: None, network: None, weight: 1, v4_blocks: 1, truth: [0].into() };
-        for (place, text) in [
-            (place("FR", 48.9, 2.3, 1), "FR:24:1"),
-            (place("NZ", -36.8, 174.8, 1), "NZ:-19:87"),
-            (place("FJ", -90.0, -180.0, 1), "FJ:-45:-90"),
-            (unknown, "-"),
-        ] {
-            let square = Square::of(&place);
-            assert_eq!(square.to_string(), text);
-            assert_eq!(text.parse(), Ok(square));
-        }
-        for text in ["", "FR:", "FR:1", "FR:1:2:3", "France", "FR:999:0", "ZZ", "FR: 1:2"] {
-            assert!(text.parse::<Square>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_cell_is_where_most_of_its_addresses_are() {
-        let places = [place("FR", 48.9, 2.3, 10), place("DE", 50.1, 8.7, 30), place("US", 39.0, -77.5, 60)];
-        let cells = Cells::of(3, [CellId(1), CellId(1), CellId(2)].into_iter().zip(&places));
+    fn cells_count_to_their_square_by_their_addresses() {
+        let cells = Cells::of(&[nowhere(), cell("DE", 50.1, 8.7, 40), cell("US", 39.0, -77.5, 60)]);
         let square = |cell: usize| cells.squares[usize::from(cells.square[cell])].to_string();
         assert_eq!([square(0), square(1), square(2)], ["-", "DE:25:4", "US:19:-39"]);
         assert_eq!(&*cells.weight, [0.0, 0.4, 0.6]);
@@ -318,18 +200,18 @@ mod tests {
 
     #[test]
     fn what_is_spread_is_all_there_whatever_the_world_has() {
-        let places = [place("FR", 48.9, 2.3, 10), place("FR", 48.9, 2.4, 30), place("US", 39.0, -77.5, 60)];
-        let cells = Cells::of(4, [CellId(1), CellId(2), CellId(3)].into_iter().zip(&places));
+        let (paris, suburb) = (cell("FR", 48.9, 2.3, 10), cell("FR", 48.9, 2.4, 30));
+        let cells = Cells::of(&[nowhere(), paris, suburb, cell("US", 39.0, -77.5, 60)]);
         let spread = cells.spread([("FR:24:1", 8.0), ("AU:-17:75", 10.0)].map(|(s, v)| (s.parse().unwrap(), v)));
         assert_eq!(spread, [0.0, 2.0 + 1.0, 6.0 + 3.0, 6.0]);
     }
 
     #[test]
     fn squares_are_bounded_and_the_lightest_become_their_countrys_rest() {
-        let places: Vec<Place> = (0..5_000u64)
-            .map(|i| place("US", -89.0 + 2.0 * (i % 89) as f64, -179.0 + 2.0 * (i / 89) as f64, 1 + i))
+        let facts: Vec<Facts> = (0..5_000u32)
+            .map(|i| cell("US", -89.0 + 2.0 * f64::from(i % 89), -179.0 + 2.0 * f64::from(i / 89), 1 + i))
             .collect();
-        let cells = Cells::of(5_000, (0..5_000).map(CellId).zip(&places));
+        let cells = Cells::of(&facts);
         assert_eq!(cells.squares.len(), MAX_SQUARES + 1);
         assert_eq!(cells.squares[usize::from(cells.square[0])].to_string(), "US");
         assert_ne!(cells.squares[usize::from(cells.square[4_999])].to_string(), "US");

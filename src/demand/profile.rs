@@ -1,8 +1,8 @@
 //! What is usual at an hour of the week, kept over restarts.
 //!
 //! A profile has a mean for each of the 168 hours of a week, UTC, beginning on Monday: of each group in total, and of each
-//! [`Square`] of the world for all groups together. A finished hour counts a fifth (`α = 0.2` a week); the first one counts
-//! whole. Between the middles of two hours the usual rate goes straight from one to the other.
+//! [`CountrySquare`] of the world for all groups together. A finished hour counts a fifth (`α = 0.2` a week); the first one
+//! counts whole. Between the middles of two hours the usual rate goes straight from one to the other.
 //!
 //! Rates are queries/s: what scales them to sessions has a life of its own.
 
@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::layout::{MAX_SQUARES, Square};
+use super::country_square::CountrySquare;
+use super::layout::MAX_SQUARES;
 
 pub const HOURS: usize = 168;
 /// Groups with a profile of their own; 1.4 KB each. Of others nothing is forecast.
@@ -133,7 +134,7 @@ pub struct Saved {
     /// Rates of then by group and by square of all groups together, queries/s.
     pub rates: BTreeMap<String, f64>,
     #[serde(with = "squares")]
-    pub shape: BTreeMap<Square, f64>,
+    pub shape: BTreeMap<CountrySquare, f64>,
     pub profile: Profile,
 }
 
@@ -160,7 +161,7 @@ impl Saved {
 pub struct Profile {
     groups: BTreeMap<String, Week>,
     #[serde(with = "squares")]
-    squares: BTreeMap<Square, Week>,
+    squares: BTreeMap<CountrySquare, Week>,
     #[serde(skip)]
     open: Open,
 }
@@ -170,7 +171,7 @@ pub struct Profile {
 struct Open {
     hour: i64,
     groups: BTreeMap<String, (f64, f64)>,
-    squares: BTreeMap<Square, (f64, f64)>,
+    squares: BTreeMap<CountrySquare, (f64, f64)>,
 }
 
 impl Profile {
@@ -181,7 +182,7 @@ impl Profile {
         at: Timestamp,
         passed: Duration,
         groups: impl IntoIterator<Item = (&'a str, f64)>,
-        squares: impl IntoIterator<Item = (Square, f64)>,
+        squares: impl IntoIterator<Item = (CountrySquare, f64)>,
     ) {
         let hour = hour_of(at);
         if hour != self.open.hour {
@@ -227,12 +228,12 @@ impl Profile {
     }
 
     /// Usual queries/s of a square, all groups together.
-    pub fn square(&self, square: Square, at: Timestamp) -> Option<f64> {
+    pub fn square(&self, square: CountrySquare, at: Timestamp) -> Option<f64> {
         self.squares.get(&square)?.usual(at)
     }
 
     /// What was usual of each square; empty where nothing was ever seen.
-    pub fn shape(&self, at: Timestamp) -> impl Iterator<Item = (Square, f64)> {
+    pub fn shape(&self, at: Timestamp) -> impl Iterator<Item = (CountrySquare, f64)> {
         self.squares.iter().filter_map(move |(square, week)| Some((*square, week.usual(at)?)))
     }
 
@@ -270,13 +271,16 @@ impl Profile {
 mod squares {
     use super::*;
 
-    pub fn serialize<V: Serialize, S: Serializer>(map: &BTreeMap<Square, V>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<V: Serialize, S: Serializer>(
+        map: &BTreeMap<CountrySquare, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_map(map.iter().map(|(square, value)| (square.to_string(), value)))
     }
 
     pub fn deserialize<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<Square, V>, D::Error> {
+    ) -> Result<BTreeMap<CountrySquare, V>, D::Error> {
         let map = BTreeMap::<String, V>::deserialize(deserializer)?;
         // What is no square to this version costs that square and nothing else.
         Ok(map.into_iter().filter_map(|(text, value)| Some((text.parse().ok()?, value))).collect())
@@ -293,7 +297,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn square() -> Square {
+    fn square() -> CountrySquare {
         "FR:24:1".parse().unwrap()
     }
 

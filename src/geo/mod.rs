@@ -23,6 +23,7 @@ mod ranges;
 mod reading;
 mod record;
 mod schema;
+mod square;
 mod table;
 
 pub use atlas::{Atlas, CellId, Located, Search};
@@ -32,6 +33,7 @@ pub use networks::Network;
 pub use places::{Place, PlaceId, Places};
 pub use point::Point;
 use ranges::Ranges;
+pub use square::Square;
 
 use std::fmt;
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use hickory_proto::rr::Name;
 
-use crate::geo::CountryCode;
+use crate::geo::{CountryCode, Square};
 use crate::snapshot::Snapshot;
 use crate::steering::cells::Facts;
 
@@ -19,7 +19,7 @@ pub struct Heritage {
 }
 
 /// What cells of two sets of databases have in common.
-type Place = (Option<(i16, i16)>, Option<CountryCode>, Option<u32>);
+type Place = (Option<Square>, Option<CountryCode>, Option<u32>);
 
 impl Heritage {
     /// Of groups that have a stream in common, cell by place; of regions with the same label. Each market with the snapshot

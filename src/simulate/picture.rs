@@ -8,16 +8,13 @@ use plotters::prelude::*;
 use super::report::Side;
 use super::scene::{RegionKey, Scene, World};
 use super::settle::Settled;
-use crate::geo::Point;
+use crate::geo::Square;
 
 /// Pixels.
 const WIDTH: u32 = 1200;
 const TITLE: u32 = 30;
 const MAP: u32 = 330;
 const BARS: u32 = 320;
-
-/// Degrees of a square of the map: that of the cells.
-const SQUARE: i32 = 2;
 
 /// South of it nobody lives; degrees.
 const SOUTH: i32 = -60;
@@ -76,14 +73,13 @@ fn map<'a>(area: &Area<'a>, world: &World, panel: &Panel<'_>) -> Painted<'a> {
         (x.round() as i32, y.round() as i32)
     };
     area.fill(&RGBColor(243, 245, 248))?;
-    for ((lat, lon), region) in owners(panel) {
-        let (north_west, south_east) =
-            (at(f64::from(lat + SQUARE), f64::from(lon)), at(f64::from(lat), f64::from(lon + SQUARE)));
+    for (square, region) in owners(panel) {
+        let [(south, west), (north, east)] = square.corners();
         let style = match region {
             Some(region) => colour(region).filled(),
             None => BLACK.mix(0.25).filled(),
         };
-        area.draw(&Rectangle::new([north_west, south_east], style))?;
+        area.draw(&Rectangle::new([at(north, west), at(south, east)], style))?;
     }
     let mut labels = Labels { width: width as i32, taken: vec![] };
     for (name, region) in world.regions.iter().zip(&panel.side.regions) {
@@ -126,12 +122,12 @@ impl Labels {
     }
 }
 
-/// By square (its south-western corner): the region that serves most of its viewers.
-fn owners(panel: &Panel<'_>) -> BTreeMap<(i32, i32), Option<RegionKey>> {
-    let mut served: BTreeMap<(i32, i32), BTreeMap<Option<RegionKey>, f64>> = BTreeMap::new();
+/// By square: the region that serves most of its viewers.
+fn owners(panel: &Panel<'_>) -> BTreeMap<Square, Option<RegionKey>> {
+    let mut served: BTreeMap<Square, BTreeMap<Option<RegionKey>, f64>> = BTreeMap::new();
     for (cell, facts) in panel.scene.facts().iter().enumerate() {
         let Some(point) = facts.location.filter(|at| facts.blocks > 0 && at.lat() > f64::from(SOUTH)) else { continue };
-        let square = served.entry(corner(point)).or_default();
+        let square = served.entry(Square::of(point)).or_default();
         let groups = panel.settled.sessions.iter().zip(&panel.settled.shapes).zip(&panel.settled.flows);
         for ((sessions, shape), flow) in groups {
             let (viewers, parts) = (sessions * shape[cell], flow.cell(cell));
@@ -147,11 +143,6 @@ fn owners(panel: &Panel<'_>) -> BTreeMap<(i32, i32), Option<RegionKey>> {
         regions.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).and_then(|(region, _)| region)
     };
     served.into_iter().map(|(square, regions)| (square, most(regions))).collect()
-}
-
-fn corner(at: Point) -> (i32, i32) {
-    let down = |degrees: f64| (degrees / f64::from(SQUARE)).floor() as i32 * SQUARE;
-    (down(at.lat()), down(at.lon()))
 }
 
 /// Bars of utilisation, one a region and panel; of the share of all viewers where no capacity is known.

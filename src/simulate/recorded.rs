@@ -15,7 +15,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::settings::Zone;
-use crate::demand::layout::{self, Cells, Square};
+use crate::demand::country_square::CountrySquare;
+use crate::demand::layout::{self, Cells};
 use crate::demand::profile::Saved;
 use crate::geo::Database;
 use crate::health::Verdict;
@@ -44,7 +45,7 @@ pub struct Recorded {
     /// Queries/s.
     queries: BTreeMap<StreamKey, f64>,
     /// Queries/s of all streams together.
-    squares: Vec<(Square, f64)>,
+    squares: Vec<(CountrySquare, f64)>,
     /// Under each zone that has the region.
     regions: HashMap<RegionName, Learned>,
     /// Of the regions that are known: a region of which nothing is known is like the others.
@@ -159,13 +160,16 @@ impl Recorded {
     /// What it does not know of a scene, in words; empty: it knows all.
     pub fn silent(&self, scene: &Scene, demand: &Demand) -> String {
         let unasked = demand.keys().filter(|key| self.queries.get(*key).is_none_or(|rate| *rate <= 0.0));
-        let unasked: Vec<&str> = unasked.map(|key| scene.label(key).unwrap_or("?")).collect();
+        // Of another scene, where it is not in this one.
+        let whole = |key: &StreamKey| key.1.to_ascii().trim_end_matches('.').to_owned();
+        let unasked: Vec<String> =
+            unasked.map(|key| scene.label(key).map_or_else(|| whole(key), str::to_owned)).collect();
         let untold = |region: &&MarketRegion| self.learned(region).is_none_or(|learned| learned.scale.is_none());
         let regions = scene.markets.iter().flat_map(|market| &market.regions);
         let untold: BTreeSet<&str> = regions.filter(untold).map(|region| &*region.name).collect();
         let mut words = String::new();
         if !unasked.is_empty() {
-            words += &format!("; nobody asked for {}", list(unasked.into_iter()));
+            words += &format!("; nobody asked for {}", list(unasked.iter().map(String::as_str)));
         }
         if self.has_scale() && !untold.is_empty() {
             words += &format!("; no scale of {}: the mean of the others", list(untold.into_iter()));
@@ -205,7 +209,7 @@ impl Recorded {
 
     /// By cell: its part of all queries.
     fn shape(&self, scene: &Scene) -> Arc<[f64]> {
-        let mut shape = Cells::of_facts(scene.facts()).spread(self.squares.iter().copied());
+        let mut shape = Cells::of(scene.facts()).spread(self.squares.iter().copied());
         let sum: f64 = shape.iter().sum();
         if sum <= 0.0 {
             return scene.weights().into();

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::geo::{CellId, CountryCode, Place, Point};
+use crate::geo::{CellId, CountryCode, Place, Point, Square};
 
 use super::plan::{Plan, Ranking, Rankings, Spec};
 
@@ -36,17 +36,13 @@ pub struct Cells {
     pub count: usize,
 }
 
-/// Where load is steered, places further apart than this are never one cell: a part of them may have to go elsewhere. Degrees.
-const SQUARE: f64 = 2.0;
-
 /// The places of a cell, taken together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
     /// The mean, weighted by addresses. `None`: no database places them.
     pub location: Option<Point>,
     pub country: Option<CountryCode>,
-    /// Where on a grid of two degrees: stays the same from one set of databases to the next.
-    pub square: Option<(i16, i16)>,
+    pub square: Option<Square>,
     /// Number of IPv4 /24 blocks that a database places here: as good a guess as any of how many viewers there are.
     pub blocks: u32,
     /// Of all its clients. `None`: all networks that have no cell of their own.
@@ -55,18 +51,12 @@ pub struct Facts {
     pub group: u32,
 }
 
-/// Places that lie near enough to each other to bring their load together.
-type Neighbourhood = (Option<(i16, i16)>, Option<CountryCode>);
+/// Places that lie near enough to each other to bring their load together. Where load is steered, those of two are never one
+/// cell: a part of them may have to go elsewhere.
+type Neighbourhood = (Option<Square>, Option<CountryCode>);
 
 fn neighbourhood(place: &Place, location: Option<Point>) -> Neighbourhood {
-    (location.map(square), place.country)
-}
-
-/// On a grid of two degrees.
-pub fn square(at: Point) -> (i16, i16) {
-    // As places have their locations: a client and its place must not lie on two sides of a border.
-    let number = |degrees: f64| ((degrees * 100.0).round() / 100.0 / SQUARE).floor() as i16;
-    (number(at.lat()), number(at.lon()))
+    (location.map(Square::of), place.country)
 }
 
 /// Groups places by what the specs make of them. Place 0 is in cell 0.

@@ -175,9 +175,7 @@ impl Learned {
         let client = &sample.client;
         let Some(finest) = client.levels().last() else { return Err(Refused::Nowhere) };
         let region = self.intern(&sample.region).ok_or(Refused::Regions)?;
-        // Cells that are not split by ASN learn from all clients.
-        let whole = client.asn.and(client.location).map(|_| Level::Cell(client.square, client.country, None));
-        let mut levels: Vec<Level> = client.levels().chain(whole).collect();
+        let mut levels: Vec<Level> = client.levels().chain(client.whole()).collect();
         let cell = sample.cell.and_then(|cell| cell.levels().last());
         levels.extend(cell.filter(|cell| !levels.contains(cell)));
         // A prefix may hold no more than its part of any cell that it speaks for.

@@ -4,47 +4,34 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::geo::{CountryCode, Point};
-use crate::steering::cells;
-
-/// Two degrees of latitude and longitude, as cells are split: `floor(degrees / 2)` of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Square(pub i16, pub i16);
-
-impl Square {
-    pub fn of(at: Point) -> Square {
-        let (row, column) = cells::square(at);
-        Square(row, column)
-    }
-
-    /// Two squares by two: some 400 km, a big city and what lies around it.
-    pub fn metro(self) -> Square {
-        Square(self.0.div_euclid(2), self.1.div_euclid(2))
-    }
-}
+use crate::geo::{CountryCode, Point, Square};
 
 /// What is known of a cell, or of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Key {
     pub location: Option<Point>,
-    /// Counts only where there is a location.
-    pub square: Square,
+    pub square: Option<Square>,
     pub country: Option<CountryCode>,
     pub asn: Option<u32>,
 }
 
 impl Key {
     pub fn new(location: Option<Point>, country: Option<CountryCode>, asn: Option<u32>) -> Key {
-        Key { location, square: location.map(Square::of).unwrap_or_default(), country, asn }
+        Key { location, square: location.map(Square::of), country, asn }
     }
 
     /// Of the round-trip times, coarse to fine. Those that need what is not known are left out.
     pub(super) fn levels(&self) -> impl Iterator<Item = Level> {
-        let square = self.location.map(|_| self.square);
         let country = self.country.zip(self.asn).map(|(country, asn)| Level::CountryAsn(country, asn));
-        let metro = self.asn.zip(square).map(|(asn, square)| Level::AsnMetro(asn, square.metro()));
-        let cell = square.map(|square| Level::Cell(square, self.country, self.asn));
+        let metro = self.asn.zip(self.square).map(|(asn, square)| Level::AsnMetro(asn, square.metro()));
+        let cell = self.square.map(|square| Level::Cell(square, self.country, self.asn));
         [country, metro, cell].into_iter().flatten()
+    }
+
+    /// All clients of the square and country, whose cell is not split by ASN. `None`: the finest level is that already, or
+    /// nobody knows where.
+    pub(super) fn whole(&self) -> Option<Level> {
+        self.asn.and(self.square).map(|square| Level::Cell(square, self.country, None))
     }
 
     /// Of the penalties.
@@ -73,9 +60,9 @@ impl fmt::Display for Level {
             Level::Country(country) => write!(f, "country {country}"),
             Level::Asn(asn) => write!(f, "asn {asn}"),
             Level::CountryAsn(country, asn) => write!(f, "country-asn {country} {asn}"),
-            Level::AsnMetro(asn, Square(lat, lon)) => write!(f, "asn-metro {asn} {lat} {lon}"),
-            Level::Cell(Square(lat, lon), country, asn) => {
-                write!(f, "cell {lat} {lon} ")?;
+            Level::AsnMetro(asn, Square { row, column }) => write!(f, "asn-metro {asn} {row} {column}"),
+            Level::Cell(Square { row, column }, country, asn) => {
+                write!(f, "cell {row} {column} ")?;
                 match country {
                     Some(country) => write!(f, "{country}")?,
                     None => f.write_str("-")?,
@@ -100,17 +87,17 @@ impl FromStr for Level {
         let words: Vec<&str> = text.splitn(6, ' ').collect();
         let number = |word: &str| word.parse::<u32>().map_err(|_| NoLevel);
         let country = |word: &str| CountryCode::parse(word).ok_or(NoLevel);
-        let square =
-            |lat: &str, lon: &str| Ok(Square(lat.parse().map_err(|_| NoLevel)?, lon.parse().map_err(|_| NoLevel)?));
+        let line = |word: &str| word.parse::<i8>().map_err(|_| NoLevel);
+        let square = |row: &str, column: &str| Ok(Square { row: line(row)?, column: line(column)? });
         match words[..] {
             ["country", of] => Ok(Level::Country(country(of)?)),
             ["asn", asn] => Ok(Level::Asn(number(asn)?)),
             ["country-asn", of, asn] => Ok(Level::CountryAsn(country(of)?, number(asn)?)),
-            ["asn-metro", asn, lat, lon] => Ok(Level::AsnMetro(number(asn)?, square(lat, lon)?)),
-            ["cell", lat, lon, of, asn] => {
+            ["asn-metro", asn, row, column] => Ok(Level::AsnMetro(number(asn)?, square(row, column)?)),
+            ["cell", row, column, of, asn] => {
                 let of = if of == "-" { None } else { Some(country(of)?) };
                 let asn = if asn == "-" { None } else { Some(number(asn)?) };
-                Ok(Level::Cell(square(lat, lon)?, of, asn))
+                Ok(Level::Cell(square(row, column)?, of, asn))
             }
             _ => Err(NoLevel),
         }
@@ -149,19 +136,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn squares_are_two_degrees_and_metros_four() {
-        let at = |lat, lon| Square::of(Point::new(lat, lon).unwrap());
-        assert_eq!(at(51.5, -0.1), Square(25, -1));
-        assert_eq!(at(90.0, 180.0), Square(45, 90));
-        assert_eq!(at(-90.0, -180.0), Square(-45, -90));
-        assert_eq!((Square(25, -1).metro(), Square(24, -2).metro()), (Square(12, -1), Square(12, -1)));
-    }
-
-    #[test]
     fn levels_that_need_what_is_not_known_are_left_out() {
         let (at, gb) = (Point::new(51.5, -0.1), CountryCode::parse("GB"));
         assert_eq!(Key::new(at, gb, Some(2856)).levels().count(), 3);
-        assert_eq!(Key::new(at, gb, None).levels().collect::<Vec<_>>(), [Level::Cell(Square(25, -1), gb, None)]);
+        assert_eq!(
+            Key::new(at, gb, None).levels().collect::<Vec<_>>(),
+            [Level::Cell(Square { row: 25, column: -1 }, gb, None)]
+        );
         assert_eq!(Key::new(None, gb, Some(1)).levels().count(), 1);
         assert_eq!(Key::new(None, None, Some(1)).levels().count(), 0);
         assert_eq!(Key::new(None, gb, None).penalties().count(), 1);
@@ -181,9 +162,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(
-            lat in any::<i16>(), lon in any::<i16>(), asn in any::<u32>(), letters in "[A-Y]{2}", kind in 0..7u8,
+            row in any::<i8>(), column in any::<i8>(), asn in any::<u32>(), letters in "[A-Y]{2}", kind in 0..7u8,
         ) {
-            let (square, country) = (Square(lat, lon), CountryCode::parse(&letters).unwrap());
+            let (square, country) = (Square { row, column }, CountryCode::parse(&letters).unwrap());
             let level = match kind {
                 0 => Level::Country(country),
                 1 => Level::Asn(asn),

@@ -35,7 +35,7 @@ use crate::geo::Point;
 pub use cost::Cost;
 use feed::Doors;
 pub use feed::{Refused, Sample};
-pub use key::{Block, Key, Level, Reporter, Square};
+pub use key::{Block, Key, Level, Reporter};
 pub use saved::Saved;
 use slot::Slot;
 pub use table::Table;

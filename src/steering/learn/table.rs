@@ -49,8 +49,7 @@ impl Builder {
         let id = *self.regions.entry(region.into()).or_insert(next);
         let weight = blocks.clamp(1.0, 1e6) as f32;
         let rtt = ms.ln() / LOG_BIN;
-        let whole = client.asn.and(client.location).map(|_| Level::Cell(client.square, client.country, None));
-        for level in client.levels().chain(whole) {
+        for level in client.levels().chain(client.whole()) {
             self.sketches.entry((level, id)).or_default().add(rtt, weight);
         }
         if let Some((from, to)) = client.location.zip(location) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::geo::CountryCode;
+use crate::geo::{CountryCode, Square};
 
 const T0: i64 = 1_800_000_000;
 const HOUR: i64 = 3600;
@@ -272,11 +272,6 @@ fn a_region_is_unsure_until_it_was_measured_from_there() {
 }
 
 #[test]
-fn a_client_and_its_place_are_never_on_two_sides_of_a_border() {
-    assert_eq!(Square::of(Point::new(51.9996, 1.9999).unwrap()), Square::of(Point::new(52.0, 2.0).unwrap()));
-}
-
-#[test]
 fn a_prefix_holds_no_more_of_the_cell_it_is_steered_with_than_of_its_own_place() {
     let mut learned = Learned::new();
     feed(&mut learned, london(), 0..400, 40.0, 0);
@@ -378,7 +373,7 @@ fn a_state_full_to_the_brim_fits_its_file() {
     let line = serde_json::to_vec_pretty(&Saved::default()).unwrap().len();
     for asn in 0..1000 {
         learned.slots.insert(
-            (Level::Cell(Square(-45, -90), CountryCode::parse("GB"), Some(u32::MAX - asn)), region),
+            (Level::Cell(Square { row: -45, column: -90 }, CountryCode::parse("GB"), Some(u32::MAX - asn)), region),
             slot.clone(),
         );
     }
