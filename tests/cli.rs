@@ -464,6 +464,38 @@ fn simulate_tells_of_a_state_directory_that_says_nothing_and_exits_1() {
 }
 
 #[test]
+fn diff_on_what_a_node_recorded_moves_the_viewers_that_there_were() {
+    let files = Files::new(SIZED);
+    let (state, place) = record(&files, Some(0.5));
+    files.put("next.toml", SIZED.replace("[stream.live]", "[stream.more]\n[stream.live]").replace("London", "Sydney"));
+    let moved = || {
+        let (code, out, err) = run(&files, &["diff", "next.toml", "--state", "state"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let json = json_of(&files, &["diff", "next.toml", "--state", "state"]);
+        let sessions = json["before"]["regions"]["eu"]["load_sessions"].as_f64().unwrap();
+        (json["streams"][0]["moved_share"].as_f64().unwrap(), sessions, out)
+    };
+    let (share, sessions, out) = moved();
+    assert!(share > 0.99 && (sessions / 3000.0 - 1.0).abs() < 0.02, "all of the 3000 were at eu, which leaves: {out}");
+    assert!(
+        out.contains(
+            " sessions over 2 streams, as recorded 2026-11-22 23:05 UTC; nobody asked for more.stream.example;"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("; costs by distance, none is learned\n"), "{out}");
+    let json = json_of(&files, &["diff", "next.toml", "--state", "state", "--total", "5000 sessions"]);
+    assert!((json["before"]["regions"]["eu"]["load_sessions"].as_f64().unwrap() - 5000.0).abs() < 10.0, "{json}");
+    // They were never at eu: it is far from them as they measured it.
+    measure(&state, place, 250.0, 40.0);
+    let (share, sessions, out) = moved();
+    assert!(share < 0.01 && sessions < 1.0 && out.contains("; costs learned\n"), "{out}");
+    let (code, out, err) = run(&files, &["diff", "next.toml", "--state", "none"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with("meridian: --state none: there is no such directory"), "{err}");
+}
+
+#[test]
 fn diff_tells_what_changes_and_who_goes_elsewhere() {
     let files = Files::new(SIZED);
     let next = SIZED

@@ -9,15 +9,17 @@ use clap::Args;
 use hickory_proto::rr::Name;
 use serde_json::{Value, json};
 
+use super::recorded::{Record, StateArgs};
 use super::show::{percent, table};
 use super::simulate::total;
 use super::{complain, complain_of};
+use crate::config::rtt::Imported;
 use crate::config::settings::{Node, Overrides, Zone};
 use crate::config::{Diagnostic, Shared, load_database, load_node, load_zones, rtt};
+use crate::simulate::demand::scaled;
 use crate::simulate::report::{NOBODY, Transfers, transfers};
 use crate::simulate::settle::Terms;
 use crate::simulate::{Basis, Settled, Side, World, words};
-use crate::steering::cost::Distance;
 
 /// Fewer viewers than this part of a stream are not told of.
 const LEAST: f64 = 5e-5;
@@ -27,9 +29,11 @@ pub struct DiffArgs {
     /// Zone files, or directories of them: as they are [default: the node's own zones], and as they would be
     #[arg(required = true, num_args = 1..=2, value_names = ["OLD", "NEW"])]
     paths: Vec<PathBuf>,
-    /// Sessions in all, such as "30000 sessions" [default: 70 % of the capacities]
+    /// Sessions in all, such as "30000 sessions" [default: as recorded, or 70 % of the capacities]
     #[arg(long, value_name = "SESSIONS")]
     total: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
     /// The node's own settings [default: meridian.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,8 +47,8 @@ pub struct DiffArgs {
 
 /// Gives the exit code: 0; 1 when files have errors or nothing can be computed; 2 for wrong usage. Errors are those of `out`.
 pub fn run(args: &DiffArgs, out: &mut dyn Write) -> io::Result<u8> {
-    let (node, changes) = match read(args) {
-        Ok(read) => read,
+    let files = match read(args) {
+        Ok(files) => files,
         Err(faults) => {
             complain_of(&faults);
             complain("no comparison: the files have errors");
@@ -52,7 +56,7 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> io::Result<u8> {
         }
     };
     let zones: Vec<&Zone> =
-        changes.iter().flat_map(|change| [&change.old, &change.new]).flatten().map(|z| &**z).collect();
+        files.changes.iter().flat_map(|change| [&change.old, &change.new]).flatten().map(|z| &**z).collect();
     let total = match args.total.as_ref().map(|text| total(text, &zones)).transpose() {
         Ok(total) => total,
         Err(error) => {
@@ -60,7 +64,7 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> io::Result<u8> {
             return Ok(2);
         }
     };
-    let moves = match Moves::of(&changes, &node, total) {
+    let moves = match Moves::of(&files, &args.state, total) {
         Ok(moves) => moves,
         Err(faults) => {
             faults.iter().for_each(|fault| complain(fault));
@@ -68,9 +72,9 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> io::Result<u8> {
         }
     };
     if args.json {
-        writeln!(out, "{:#}", json(&changes, moves.as_ref()))?;
+        writeln!(out, "{:#}", json(&files.changes, moves.as_ref()))?;
     } else {
-        tell(&changes, moves.as_ref(), out)?;
+        tell(&files.changes, moves.as_ref(), out)?;
     }
     Ok(0)
 }
@@ -97,7 +101,15 @@ impl Change {
     }
 }
 
-fn read(args: &DiffArgs) -> Result<(Node, Vec<Change>), Vec<Diagnostic>> {
+struct Files {
+    node: Node,
+    /// All zones as they are, in the order of their files; as they would be, where there are none yet.
+    zones: Vec<Arc<Zone>>,
+    rtt: Vec<Imported>,
+    changes: Vec<Change>,
+}
+
+fn read(args: &DiffArgs) -> Result<Files, Vec<Diagnostic>> {
     let (node, shared, faults) = load_node(args.config.as_deref()).map_err(|fault| vec![*fault])?;
     if faults.iter().any(Diagnostic::is_error) {
         return Err(faults);
@@ -108,9 +120,13 @@ fn read(args: &DiffArgs) -> Result<(Node, Vec<Change>), Vec<Diagnostic>> {
         [new] => (node.zones.clone(), new),
         _ => return Err(faults),
     };
-    let (before, after) = (zones(&old, &shared)?, zones(new, &shared)?);
-    // Distances are compared, not what is measured; but files that a reload refuses change nothing.
-    rtt::of(&node)?;
+    let (zones_before, zones_after) = (zones(&old, &shared)?, zones(new, &shared)?);
+    let by_name = |zones: &[Arc<Zone>]| -> BTreeMap<Name, Arc<Zone>> {
+        zones.iter().map(|zone| (zone.name.clone(), Arc::clone(zone))).collect()
+    };
+    let (before, after) = (by_name(&zones_before), by_name(&zones_after));
+    // Read in any case: files that a reload refuses change nothing.
+    let rtt = rtt::of(&node)?;
     // One file says nothing of the other zones.
     let is_whole = new.is_dir() || old.is_file();
     let mut changes = Vec::new();
@@ -128,15 +144,16 @@ fn read(args: &DiffArgs) -> Result<(Node, Vec<Change>), Vec<Diagnostic>> {
     }
     let fresh = after.iter().filter(|(name, _)| !before.contains_key(*name));
     changes.extend(fresh.map(|(_, zone)| Change { old: None, new: Some(Arc::clone(zone)), lines: vec![] }));
-    Ok((node, changes))
+    let zones = if zones_before.is_empty() { zones_after } else { zones_before };
+    Ok(Files { node, zones, rtt, changes })
 }
 
-fn zones(path: &Path, shared: &Shared) -> Result<BTreeMap<Name, Arc<Zone>>, Vec<Diagnostic>> {
+fn zones(path: &Path, shared: &Shared) -> Result<Vec<Arc<Zone>>, Vec<Diagnostic>> {
     let loaded = load_zones(&[path.to_owned()], shared);
     if loaded.has_errors() {
         return Err(loaded.diagnostics);
     }
-    Ok(loaded.zones.into_iter().map(|zone| (zone.name.clone(), Arc::new(zone))).collect())
+    Ok(loaded.zones.into_iter().map(Arc::new).collect())
 }
 
 /// Viewers that go elsewhere.
@@ -151,24 +168,32 @@ struct Moves {
 
 impl Moves {
     /// `None`: no stream changed. Errors are in words.
-    fn of(changes: &[Change], node: &Node, total: Option<f64>) -> Result<Option<Moves>, Vec<String>> {
+    fn of(files: &Files, state: &StateArgs, total: Option<f64>) -> Result<Option<Moves>, Vec<String>> {
+        let changes = files.changes.iter();
         let side =
-            |of: fn(&Change) -> &Option<Arc<Zone>>| changes.iter().filter_map(|change| of(change).clone()).collect();
+            |of: fn(&Change) -> &Option<Arc<Zone>>| changes.clone().filter_map(|change| of(change).clone()).collect();
         let worlds: Vec<Vec<Arc<Zone>>> = vec![side(|change| &change.old), side(|change| &change.new)];
         if worlds.iter().flatten().all(|zone| zone.streams.is_empty()) {
             return Ok(None);
         }
-        let database =
-            load_database(node).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let world = World::of(worlds, &Arc::new(database), &Distance).map_err(|error| vec![error.to_string()])?;
+        let database = load_database(&files.node)
+            .map(Arc::new)
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let Record { recorded, costs } =
+            state.read(&files.zones, &files.rtt, &database).map_err(|error| vec![error])?;
+        let world = World::of(worlds, &database, costs.costs()).map_err(|error| vec![error.to_string()])?;
         let [old, new] = [&world.scenes[0], &world.scenes[1]];
-        let basis = Basis::of(total, None);
+        let basis = Basis::of(total, recorded);
         // A stream has as many viewers after as before.
         let mut demand = basis.demand(&world, new, &|_| true);
         demand.extend(basis.demand(&world, old, &|_| true));
-        if let Some(total) = total {
-            let each = total / demand.len() as f64;
-            demand.values_mut().for_each(|viewers| viewers.sessions = each);
+        match (&basis, total) {
+            (Basis::Recorded { .. }, Some(total)) => demand = scaled(demand, total),
+            (_, Some(total)) => {
+                let each = total / demand.len() as f64;
+                demand.values_mut().for_each(|viewers| viewers.sessions = each);
+            }
+            (_, None) => {}
         }
         let open = vec![false; world.regions.len()];
         let before = Settled::of(&world, old, &Terms { demand: &demand, closed: &open, before: None });
@@ -180,7 +205,7 @@ impl Moves {
             before: Side::of(&world, old, &before, &demand, &open, None),
             after: Side::of(&world, new, &after, &demand, &open, Some(then)),
             gap: before.gap.max(after.gap),
-            basis: basis.words(if old.streams.is_empty() { new } else { old }, &demand),
+            basis: basis.words(if old.streams.is_empty() { new } else { old }, &demand) + costs.words(),
             world,
         };
         Ok(Some(moves))

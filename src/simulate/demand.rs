@@ -46,7 +46,7 @@ pub fn sum(demand: &Demand) -> f64 {
 }
 
 /// Other sums in the same proportions; even ones where there is nothing.
-pub(super) fn scaled(demand: Demand, total: f64) -> Demand {
+pub fn scaled(demand: Demand, total: f64) -> Demand {
     let (all, count) = (sum(&demand), demand.len() as f64);
     let scaled = |viewers: Viewers| match all > 0.0 {
         true => viewers.times(total / all),
