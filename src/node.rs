@@ -230,6 +230,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         stats,
         beats: beats.clone(),
         loads: loads.clone(),
+        rtt: Arc::default(),
         tally,
         gate: Arc::clone(&gate),
         connections: OnceLock::new(),
@@ -257,7 +258,7 @@ pub async fn start(sources: Sources, routes: Router, stop: CancellationToken) ->
         started,
         streams: Arc::new(Semaphore::new(STREAMS)),
     };
-    let routes = routes.merge(admin::rtt::router(Arc::clone(&learned), events.clone()));
+    let routes = routes.merge(admin::rtt::router(Arc::clone(&learned), Arc::clone(&figures.rtt), events.clone()));
     let learning = tokio::spawn(learned::keep(Arc::clone(&learned), shelf, stop.clone()));
     let tls = gate.acceptor();
     let http = tokio::spawn(admin::listen::serve(listener, tls, admin::router(state, routes), stop.clone()));

@@ -30,6 +30,7 @@ use crate::status::OrderStatus;
 
 mod heartbeats;
 mod loads;
+mod rtt;
 mod scale;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +42,7 @@ pub struct Sources {
     pub stats: Stats,
     pub beats: Beats,
     pub loads: Desk,
+    pub rtt: Arc<super::rtt::Counts>,
     pub tally: Arc<Tally>,
     pub gate: Arc<Gate>,
     /// Set once queries are answered.
@@ -94,6 +96,7 @@ impl Collector for Sources {
         self.probes(&mut encoder)?;
         heartbeats::encode(&self.beats, &mut encoder)?;
         loads::encode(&self.loads, &self.published.load(), &mut encoder)?;
+        rtt::encode(&self.rtt, &mut encoder)?;
         scale::encode(&self.scale, &mut encoder)?;
         self.refusals(&mut encoder)
     }

@@ -4,8 +4,8 @@
 //! `loss` where they are known. A line that is wrong costs itself alone. Held under a lock that the answer path never sees.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -33,12 +31,15 @@ use crate::control::learned::Shared;
 use crate::control::measured;
 use crate::geo::{Database, Point};
 use crate::snapshot::Snapshot;
-use crate::steering::learn::{Block, Key, Region, Reporter, Sample};
+use crate::steering::learn::{Block, Key, Refused, Region, Reporter, Sample};
+
+use line::{FORM, short};
+pub use line::{Fault, Line, Why};
+
+mod line;
 
 /// Some 15,000 lines.
 const BODY_BYTES: usize = 1 << 20;
-/// Longer lines are not read.
-const MAX_LINE: usize = 1024;
 /// Of one reporter: 500 a second in the mean, from every viewer of a big region once in ten minutes.
 const LINES_A_MINUTE: usize = 30_000;
 /// Reporters whose lines are counted; who comes when there are more waits for the next minute.
@@ -47,86 +48,35 @@ const REPORTERS: usize = 1024;
 const AT_ONCE: usize = 2;
 /// Refused lines that are told one by one.
 const TOLD: usize = 100;
-const MAX_NAME: usize = 255;
 /// Lines taken under one lock.
 const BATCH: usize = 256;
 
-const FORM: &str =
-    r#"a line is {"prefix": "198.51.100.0/24", "region": "eu-west", "rtt_ms": 42.5}, and perhaps zone and loss"#;
-
-/// A line, read and within its own rules.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    pub prefix: IpNet,
-    pub region: String,
-    /// In lower case, without the final dot.
-    pub zone: Option<String>,
-    pub rtt_ms: f64,
-    pub loss: Option<f64>,
+/// What became of lines, since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    taken: AtomicU64,
+    refused: [AtomicU64; Why::ALL.len()],
 }
 
-/// What is wrong with a line, and the rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub what: String,
-    pub rule: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.what, self.rule)
+impl Counts {
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
     }
-}
 
-impl std::error::Error for Fault {}
-
-fn fault(what: impl Into<String>, rule: impl Into<String>) -> Fault {
-    Fault { what: what.into(), rule: rule.into() }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    prefix: String,
-    region: String,
-    zone: Option<String>,
-    rtt_ms: f64,
-    loss: Option<f64>,
-}
-
-impl Line {
-    /// Whether the numbers can be believed is asked by who learns from them.
-    pub fn read(text: &[u8]) -> Result<Line, Fault> {
-        if text.len() > MAX_LINE {
-            return Err(fault(format!("the line has {} bytes", text.len()), format!("at most {MAX_LINE}")));
-        }
-        let written: Written = serde_json::from_slice(text).map_err(|error| fault(error.to_string(), FORM))?;
-        let Written { prefix, region, zone, rtt_ms, loss } = written;
-        let net = prefix.parse::<IpNet>().or_else(|_| prefix.parse::<IpAddr>().map(IpNet::from));
-        let Ok(net) = net else {
-            let what = format!("{:?} is neither an address nor a prefix", short(&prefix));
-            return Err(fault(what, "`prefix` is like 198.51.100.0/24, 2001:db8:1::/48 or an address"));
-        };
-        if net.prefix_len() < if net.addr().is_ipv4() { 24 } else { 48 } {
-            return Err(fault(format!("{net} is too wide"), "a sample is of one client: a /24 or /48 at the widest"));
-        }
-        if region.is_empty() || region.len() > MAX_NAME || zone.as_ref().is_some_and(|zone| zone.len() > MAX_NAME) {
-            return Err(fault("no name of a region or zone", format!("names have 1 to {MAX_NAME} bytes")));
-        }
-        let zone = zone.map(|zone| zone.trim_end_matches('.').to_ascii_lowercase());
-        Ok(Line { prefix: net, region, zone, rtt_ms, loss })
+    pub fn refused(&self, why: Why) -> u64 {
+        self.refused[why as usize].load(Relaxed)
     }
-}
 
-/// What is shown of a text that somebody sent.
-fn short(text: &str) -> String {
-    text.chars().take(60).collect()
+    fn refuse(&self, why: Why, lines: u64) {
+        self.refused[why as usize].fetch_add(lines, Relaxed);
+    }
 }
 
 /// Where a body goes.
 #[derive(Clone)]
 pub struct Door {
     learned: Shared,
+    counts: Arc<Counts>,
     events: mpsc::Sender<Event>,
     at_once: Arc<Semaphore>,
     budget: Arc<Mutex<Budget>>,
@@ -155,8 +105,8 @@ impl Budget {
 }
 
 /// The route, to be merged with the others.
-pub fn router(learned: Shared, events: mpsc::Sender<Event>) -> Router {
-    let door = Door { learned, events, at_once: Arc::new(Semaphore::new(AT_ONCE)), budget: Arc::default() };
+pub fn router(learned: Shared, counts: Arc<Counts>, events: mpsc::Sender<Event>) -> Router {
+    let door = Door { learned, counts, events, at_once: Arc::new(Semaphore::new(AT_ONCE)), budget: Arc::default() };
     Router::new().route("/v1/rtt", post(take)).with_state(door)
 }
 
@@ -184,62 +134,76 @@ async fn take(
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     let fits = door.budget.lock().unwrap_or_else(PoisonError::into_inner).takes(&who, lines, Instant::now());
     if !fits {
+        door.counts.refuse(Why::Plenty, lines as u64);
         let what = format!("more than {LINES_A_MINUTE} lines of one reporter within a minute; send fewer, as medians");
         return refuse(StatusCode::TOO_MANY_REQUESTS, what);
     }
     let Some(view) = view(&door.events).await else { return super::orders::silent() };
-    let learned = door.learned;
-    let work = move || read(&text, &view.snapshot, &learned, &who, Timestamp::now());
+    let work = move || door.read(&text, &view.snapshot, &who, Timestamp::now());
     match spawn_blocking(work).await {
         Ok(outcome) => outcome.into_response(),
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "a fault of ours; the log says more"),
     }
 }
 
-/// Feeds every line and tells the outcome.
-fn read(text: &[u8], snapshot: &Snapshot, learned: &Shared, who: &str, now: Timestamp) -> (StatusCode, Json<Value>) {
-    let (regions, database) = (Regions::of(snapshot), &snapshot.geography().database);
-    let reporter = Reporter::of(who);
-    let (mut taken, mut refused, mut more) = (0u64, Vec::new(), 0u64);
-    let mut is_plenty = false;
-    let lines: Vec<(usize, &[u8])> = text
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-        .collect();
-    for batch in lines.chunks(BATCH) {
-        // Read before the lock is taken, which others wait for.
-        let read =
-            batch.iter().map(|(at, line)| (*at, Line::read(line).and_then(|line| located(line, &regions, database))));
-        let read: Vec<_> = read.collect();
-        let mut learned = learned.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, line) in read {
-            let fed = line.and_then(|found| {
-                let sample = found.sample(reporter);
-                learned.feed(&sample, now).map_err(|why| {
-                    is_plenty |= why.is_plenty();
-                    fault(why.to_string(), why.rule())
-                })
-            });
-            match fed {
-                Ok(()) => taken += 1,
-                Err(Fault { what, rule }) if refused.len() < TOLD => {
-                    refused.push(json!({ "line": at + 1, "what": what, "rule": rule }));
+impl Door {
+    /// Feeds every line and tells the outcome.
+    fn read(&self, text: &[u8], snapshot: &Snapshot, who: &str, now: Timestamp) -> (StatusCode, Json<Value>) {
+        let (regions, database) = (Regions::of(snapshot), &snapshot.geography().database);
+        let reporter = Reporter::of(who);
+        let (mut taken, mut refused, mut more) = (0u64, Vec::new(), 0u64);
+        let mut is_plenty = false;
+        let lines: Vec<(usize, &[u8])> = text
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .enumerate()
+            .filter(|(_, line)| !line.is_empty())
+            .collect();
+        for batch in lines.chunks(BATCH) {
+            // Read before the lock is taken, which others wait for.
+            let read = batch
+                .iter()
+                .map(|(at, line)| (*at, Line::read(line).and_then(|line| located(line, &regions, database))));
+            let read: Vec<_> = read.collect();
+            let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+            for (at, line) in read {
+                let fed = line.and_then(|found| {
+                    let sample = found.sample(reporter);
+                    learned.feed(&sample, now).map_err(|refused| {
+                        is_plenty |= refused.is_plenty();
+                        Fault { why: kind(refused), what: refused.to_string(), rule: refused.rule() }
+                    })
+                });
+                let Err(Fault { why, what, rule }) = fed else {
+                    taken += 1;
+                    continue;
+                };
+                self.counts.refuse(why, 1);
+                match refused.len() < TOLD {
+                    true => refused.push(json!({ "line": at + 1, "what": what, "rule": rule })),
+                    false => more += 1,
                 }
-                Err(_) => more += 1,
             }
         }
+        self.counts.taken.fetch_add(taken, Relaxed);
+        let mut answer = json!({ "taken": taken, "refused": refused, "refused_beyond": more });
+        if taken == 0 && !is_plenty {
+            let first = &answer["refused"][0];
+            let told = first["what"].as_str().zip(first["rule"].as_str());
+            let why = told.map_or(String::new(), |(what, rule)| format!(": {what} ({rule})"));
+            answer["error"] = json!(format!("no line was taken{why}"));
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(answer));
+        }
+        (StatusCode::OK, Json(answer))
     }
-    let mut answer = json!({ "taken": taken, "refused": refused, "refused_beyond": more });
-    if taken == 0 && !is_plenty {
-        let first = &answer["refused"][0];
-        let told = first["what"].as_str().zip(first["rule"].as_str());
-        let why = told.map_or(String::new(), |(what, rule)| format!(": {what} ({rule})"));
-        answer["error"] = json!(format!("no line was taken{why}"));
-        return (StatusCode::UNPROCESSABLE_ENTITY, Json(answer));
+}
+
+fn kind(refused: Refused) -> Why {
+    match refused {
+        Refused::Rtt(_) | Refused::Loss(_) => Why::Figure,
+        Refused::Nowhere => Why::Nowhere,
+        Refused::TooOften | Refused::PrefixShare | Refused::ReporterShare | Refused::Regions => Why::Plenty,
     }
-    (StatusCode::OK, Json(answer))
 }
 
 /// A line whose region and client are known.
@@ -268,10 +232,11 @@ impl Found {
 fn located(line: Line, regions: &Regions<'_>, database: &Database) -> Result<Found, Fault> {
     let Some(location) = regions.location(line.zone.as_deref(), &line.region) else {
         let (region, zone) = (short(&line.region), line.zone.as_deref().map(short));
-        return Err(match zone {
-            Some(zone) => fault(format!("no region {region:?} in zone {zone:?}"), "`region` is a region of `zone`"),
-            None => fault(format!("no zone has a region {region:?}"), "`region` is a name of the zone files"),
-        });
+        let (what, rule) = match zone {
+            Some(zone) => (format!("no region {region:?} in zone {zone:?}"), "`region` is a region of `zone`"),
+            None => (format!("no zone has a region {region:?}"), "`region` is a name of the zone files"),
+        };
+        return Err(Fault { why: Why::Unknown, what, rule: rule.to_owned() });
     };
     let found = database.lookup(line.prefix.addr());
     let client = Key::new(
@@ -315,42 +280,7 @@ impl<'s> Regions<'s> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn what(line: &str) -> String {
-        Line::read(line.as_bytes()).unwrap_err().what
-    }
-
-    #[test]
-    fn a_line_is_read_with_or_without_zone_and_loss() {
-        let line = Line::read(br#"{"prefix": "198.51.100.0/24", "region": "eu", "rtt_ms": 42.5}"#).unwrap();
-        assert_eq!((line.region.as_str(), line.zone, line.rtt_ms, line.loss), ("eu", None, 42.5, None));
-        let all = br#"{"prefix":"2001:db8::1","region":"eu","zone":"Stream.Example.","rtt_ms":1,"loss":0.01}"#;
-        let line = Line::read(all).unwrap();
-        assert_eq!(
-            (line.zone.as_deref(), line.loss, line.prefix.prefix_len()),
-            (Some("stream.example"), Some(0.01), 128)
-        );
-    }
-
-    #[test]
-    fn each_fault_is_told() {
-        let line = |prefix: &str, region: &str, more: &str| {
-            format!("{{\"prefix\": \"{prefix}\", \"region\": \"{region}\", \"rtt_ms\": 4{more}}}")
-        };
-        assert!(what("{").contains("EOF"));
-        assert!(what("[]").contains("invalid"));
-        assert!(what(&line("198.51.100.0/24", "eu", ", \"rttms\": 3")).contains("unknown field"));
-        assert!(what(&line("198.51.0.0/16", "eu", "")).contains("too wide"));
-        assert!(what(&line("2001:db8::/32", "eu", "")).contains("too wide"));
-        assert!(what(&line("nowhere", "eu", "")).contains("neither an address nor a prefix"));
-        assert!(what(&line("198.51.100.0/24", "", "")).contains("no name"));
-        assert!(what(&line("198.51.100.0/24", "eu", "e999")).contains("out of range"));
-        assert!(what(&line("198.51.100.0/24", &"x".repeat(2000), "")).contains("bytes"));
-        assert!(what(r#"{"prefix": "198.51.100.0/24", "region": "eu"}"#).contains("rtt_ms"));
-    }
 
     #[test]
     fn a_reporter_has_so_many_lines_a_minute() {
@@ -361,23 +291,5 @@ mod tests {
         assert!(budget.takes(&who, 1, began + Duration::from_secs(60)));
         let many = (0..REPORTERS + 5).filter(|i| budget.takes(&Arc::from(i.to_string()), 1, began)).count();
         assert_eq!(many, REPORTERS - 1);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_line_or_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Line::read(&bytes);
-        }
-
-        #[test]
-        fn what_is_read_is_of_one_client(
-            prefix in "[0-9a-f:./]{1,20}", region in ".{0,10}", rtt in any::<f64>(), loss in prop::option::of(any::<f64>()),
-        ) {
-            let text = json!({ "prefix": prefix, "region": region, "rtt_ms": rtt, "loss": loss }).to_string();
-            if let Ok(line) = Line::read(text.as_bytes()) {
-                prop_assert!(line.prefix.prefix_len() >= 24 && !line.region.is_empty());
-                prop_assert!(line.rtt_ms.is_finite(), "JSON has no other numbers");
-            }
-        }
     }
 }

@@ -169,16 +169,18 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         tally: Arc::new(Tally::default()),
         beats: Beats::default(),
         loads: loads.clone(),
+        rtt: Arc::default(),
         gate: Arc::clone(&gate),
         connections: std::sync::OnceLock::new(),
         started: SystemTime::now(),
         orders: ArcSwap::default(),
         scale: Arc::clone(&scale),
     };
+    let figures = Arc::new(figures);
     let admin = Admin {
         events,
         ready: watch::channel(true).1,
-        metrics: Arc::new(Metrics::new(Arc::new(figures))),
+        metrics: Arc::new(Metrics::new(Arc::clone(&figures))),
         gate: Arc::clone(&gate),
         journal: journal.clone(),
         stats: Stats::default(),
@@ -190,7 +192,7 @@ async fn rig_with(access: Access, reload: ReloadOutcome, change: impl FnOnce(&mu
         streams: Arc::new(Semaphore::new(events::STREAMS)),
     };
     let learned = crate::control::learned::Shared::default();
-    let routes = rtt::router(Arc::clone(&learned), admin.events.clone());
+    let routes = rtt::router(Arc::clone(&learned), Arc::clone(&figures.rtt), admin.events.clone());
     tokio::spawn(listen::serve(listener, gate.acceptor(), router(admin, routes), stop.clone()));
     Rig { learned, address, control, journal, gate, scale, stop }
 }
@@ -246,6 +248,13 @@ async fn round_trip_times_are_taken_line_by_line() {
     assert!(told[2].0 == 44 && told[3] == (45, "no region \"eu\" in zone \"other.example\""), "{told:?}");
     assert_eq!(body["refused"][1]["rule"], "from 1 to 2000 ms");
     assert!(!rig.learned.lock().unwrap().is_empty());
+    let (_, metrics) = rig.ask(Method::GET, "/metrics", None).await;
+    for (outcome, count) in
+        [("taken", 41), ("unreadable", 1), ("unknown", 2), ("figure", 1), ("nowhere", 0), ("plenty", 0)]
+    {
+        let line = format!("meridian_rtt_samples_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.as_str().unwrap().contains(&line), "{line}{metrics}");
+    }
 }
 
 #[tokio::test]
