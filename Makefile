@@ -9,6 +9,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	@# Nothing else builds them, and what is not built rots.
+	cargo check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	@# Building must need a C compiler and nothing more: ring, never aws-lc.
 	@if cargo tree --edges normal,build,dev --invert aws-lc-sys >/dev/null 2>&1; then echo "aws-lc-sys is in the tree"; exit 1; fi
 

@@ -20,6 +20,7 @@ fuzz_target!(|input: &[u8]| {
         let Ok(line) = Line::read(line) else { continue };
         let sample = Sample {
             client,
+            cell: None,
             block: Block::of(line.prefix.addr()),
             region: Region { zone: line.zone.as_deref(), name: &line.region, location: Point::new(48.9, 2.3) },
             rtt_ms: line.rtt_ms,

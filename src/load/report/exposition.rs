@@ -35,6 +35,10 @@ impl Selector {
         if !rest.trim().is_empty() {
             return Err(format!("{:?} stands behind the metric", short(rest.trim())));
         }
+        // They would end up on terminals and in logs.
+        if let Some((label, _)) = labels.iter().find(|(_, value)| value.chars().any(|c| c.is_control() && c != '\n')) {
+            return Err(format!("the value of its label {} has control characters", short(label)));
+        }
         Ok(Selector { name: name.to_owned(), labels })
     }
 
@@ -47,7 +51,9 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (i, (label, value)) in self.labels.iter().enumerate() {
-            write!(f, "{}{label}={value:?}", if i == 0 { "{" } else { "," })?;
+            // Not as Rust quotes: the format knows these three escapes and no others.
+            let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+            write!(f, "{}{label}=\"{value}\"", if i == 0 { "{" } else { "," })?;
         }
         if self.labels.is_empty() { Ok(()) } else { f.write_str("}") }
     }

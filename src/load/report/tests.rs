@@ -164,7 +164,7 @@ fn a_metric_that_is_not_there_or_not_true_is_told() {
     for text in ["viewers", "viewers{a=\"b\" 1", "viewers{a=b} 1"] {
         assert_eq!(fault("viewers", text).why, Why::Unreadable, "{text}");
     }
-    for bad in ["", "1x", "a b", "a{b}", "a{b=\"c\"", "a{b=\"c\"} 1"] {
+    for bad in ["", "1x", "a b", "a{b}", "a{b=\"c\"", "a{b=\"c\"} 1", "a{b=\"\0\"}"] {
         assert!(Selector::parse(bad).is_err(), "{bad:?}");
     }
 }
@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn a_selector_is_read_again_from_what_it_shows(text in "[a-z_]{1,5}(\\{[a-z]{1,3}=\"[a-z\\\\n\"]{0,4}\"\\})?") {
+    fn a_selector_is_read_again_from_what_it_shows(text in "[a-z_]{1,5}(\\{[a-z]{1,3}=\".{0,6}\"\\})?") {
         if let Ok(selector) = Selector::parse(&text) {
             prop_assert_eq!(Selector::parse(&selector.to_string()), Ok(selector));
         }
