@@ -52,7 +52,7 @@ pub trait Senses: Send {
     /// Some ten times a second.
     fn listen(&mut self, now: Instant, at: Timestamp);
     /// After each step, with what it came to.
-    fn learn(&mut self, pilot: &Pilot, now: Instant, at: Timestamp);
+    fn learn(&mut self, pilot: &Pilot, view: &Arc<View>, now: Instant, at: Timestamp);
     /// Once, when nothing more will be asked.
     fn end(&mut self, at: Timestamp);
 }
@@ -229,13 +229,13 @@ impl Thread {
         pilot.adopt(&snapshot, &known, senses.costs());
         let others = pilot.be_brief(&brief);
         let plans = pilot.step(&states, senses.demand(), now);
-        senses.learn(pilot, now, at);
-        let view = pilot.view();
+        let view = Arc::new(pilot.view());
+        senses.learn(pilot, &view, now, at);
         let mut changes = self.be_brief(&snapshot, others);
         changes.extend(plans);
         let alive = self.publish(&snapshot, changes);
         self.tell(&view, now.elapsed());
-        self.view.store(Arc::new(view));
+        self.view.store(view);
         alive
     }
 

@@ -51,7 +51,7 @@ pub struct Live {
     snapshot: Option<Arc<Snapshot>>,
     rates: Rates,
     measured: Measured,
-    view: View,
+    view: Arc<View>,
     written: Option<Instant>,
     /// When it was last looked ahead.
     foreseen: Option<Instant>,
@@ -101,7 +101,7 @@ impl Live {
             snapshot: None,
             rates: Rates::default(),
             measured: Measured::new(learned),
-            view: View::default(),
+            view: Arc::default(),
             written: None,
             foreseen: None,
         }
@@ -262,8 +262,8 @@ impl Senses for Live {
         groups.filter(|(group, _)| group.streams.iter().any(is_brief)).map(|(_, number)| number).collect()
     }
 
-    fn learn(&mut self, pilot: &Pilot, now: Instant, at: Timestamp) {
-        self.view = pilot.view();
+    fn learn(&mut self, pilot: &Pilot, view: &Arc<View>, now: Instant, at: Timestamp) {
+        self.view = Arc::clone(view);
         let known = |saved: &Saved| saved.pilot.regions.values().filter(|learned| learned.scale.is_some()).count();
         let before = known(&self.saved);
         self.saved.pilot = pilot.saved();

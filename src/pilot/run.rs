@@ -90,7 +90,8 @@ impl Run {
         let asked = Asked { rows: &self.asked, fixed: &fixed, is_measured };
         let decision = self.course.step(condition, states, asked, now);
         if self.course.is_known() {
-            let rates = size::Rates { asked: self.course.asked(), started: self.course.demand(), demand };
+            let (asked, started) = (self.course.asked(), self.course.demand());
+            let rates = size::Rates { asked, fixed: &fixed, started, demand };
             // While viewers come back, what they ask foretells nothing.
             self.sizes.look(self.course.market(), snapshot, open, rates, self.course.is_calm(), now);
         }

@@ -22,6 +22,8 @@ const LOOK_AT_LOSSES: Duration = Duration::from_secs(10);
 pub struct Rates<'a> {
     /// Queries/s by row.
     pub asked: &'a [f64],
+    /// Queries/s by column that the plan does not steer.
+    pub fixed: &'a [f64],
     /// Starts/s by row.
     pub started: &'a [f64],
     pub demand: &'a dyn Demand,
@@ -102,12 +104,11 @@ fn foresee(market: &Market, snapshot: &Snapshot, open: Mask, rates: &Rates<'_>) 
     }
     let count = market.regions.len();
     let nearest = market.nearest(open);
-    let (mut rows, mut ignored) = (vec![], vec![]);
+    let mut rows = vec![];
     let then = market.demand(snapshot, |group| demand.ahead(group).or_else(|| demand.by_cell(group)), &mut rows);
-    let fixed = market.demand(snapshot, |group| demand.by_cell(group), &mut ignored);
     let (now, ahead) = (nearest.rates(rates.asked, count), nearest.rates(&rows, count));
     let ratio = |column: usize| {
-        let (now, ahead) = (now.get(column)? + fixed[column], ahead.get(column)? + then[column]);
+        let (now, ahead) = (now.get(column)? + rates.fixed[column], ahead.get(column)? + then[column]);
         Some(ahead / now).filter(|ratio| now > 0.0 && ratio.is_finite())
     };
     (0..count).map(ratio).collect()
