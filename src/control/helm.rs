@@ -25,6 +25,7 @@ use crate::pilot::view::{MarketView, Stage, View};
 use crate::pilot::{Change, Demand, Pilot};
 use crate::snapshot::{Published, Snapshot};
 use crate::steering::cost::Costs;
+use crate::steering::dwell;
 use crate::steering::pick::Mask;
 
 /// How often prices are solved for, at least.
@@ -39,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const GAP: f64 = 0.01;
 
 /// Of a region that is not steered by load: nobody knows what is sent there, so what is there is taken to stay for long.
-const ELSEWHERE: Expected = Expected { starts_per_s: 0.0, session: Duration::from_secs(7200) };
+const ELSEWHERE: Expected = Expected { starts_per_s: 0.0, session: Duration::from_secs(dwell::MOST_S as u64) };
 
 /// What the pilot sees of the world besides snapshots.
 pub trait Senses: Send {

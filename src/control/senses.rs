@@ -16,6 +16,7 @@ use crate::server::tap::Reader;
 use crate::snapshot::Snapshot;
 use crate::state::keeper::Keeper;
 use crate::steering::cost::Costs;
+use crate::steering::dwell;
 
 use super::helm::Senses;
 use super::learned::Shared;
@@ -26,8 +27,6 @@ const WRITE: Duration = Duration::from_secs(300);
 /// How often it is looked ahead, and how far, minutes.
 const FORESEE: Duration = Duration::from_secs(30);
 const AHEAD_MIN: [i64; 3] = [5, 10, 15];
-/// Mean session where nothing is known, s.
-const SESSION_S: f64 = 1200.0;
 
 /// Where the sockets leave what their workers tell, once they serve.
 #[derive(Clone, Default)]
@@ -199,7 +198,7 @@ fn expect(
     if streams.iter().all(|(events, _)| events.is_empty()) {
         return false;
     }
-    let (scale, session_s) = view.scale_of(group).unwrap_or((1.0, SESSION_S));
+    let (scale, session_s) = view.scale_of(group).unwrap_or((1.0, dwell::USUAL_S));
     let measured = rates.iter().sum::<f64>() * scale;
     let usual = estimator.usual(group, at).map(|usual| usual * scale);
     let raised = calendar::raised_together(&streams, at, measured, usual, session_s);

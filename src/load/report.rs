@@ -29,9 +29,6 @@ pub const MAX_UTILIZATION: f64 = 10.0;
 /// A capacity below one session is none.
 pub const MIN_CAPACITY: f64 = 1.0;
 
-/// A session lasts at least so long (STEERING §2), in seconds.
-const MIN_SESSION_S: f64 = 60.0;
-
 /// The figures of a report as somebody gave them: nothing is checked yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::gauge::{BITS_PER_S, CAPACITY, Gauge, Heard, SESSIONS, STARTS_PER_S, UTILIZATION};
 use super::report::{MAX_SESSIONS, Report};
+use crate::steering::dwell;
 
 /// A report that is younger tells of now.
 pub const FRESH: Duration = Duration::from_secs(3);
@@ -17,9 +18,6 @@ const POOR: Duration = Duration::from_secs(30);
 const LOST: Duration = Duration::from_secs(180);
 /// The longest that may lie between two reports of one that is heard.
 const LONGEST_PERIOD: Duration = Duration::from_secs(60);
-
-/// Bounds of the mean length of sessions (STEERING §2), in seconds.
-const SESSION_S: (f64, f64) = (60.0, 7200.0);
 
 /// How far reports are relied on, by their age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +76,7 @@ impl Trust {
 pub struct Expected {
     /// Sessions that begin there, per second.
     pub starts_per_s: f64,
-    /// Mean length of a session; taken as at least 60 s and at most 7200 s.
+    /// Mean length of a session; kept within its bounds ([`dwell`]).
     pub session: Duration,
 }
 
@@ -93,7 +91,7 @@ impl Expected {
         if age <= FRESH {
             return sessions;
         }
-        let length = self.session.as_secs_f64().clamp(SESSION_S.0, SESSION_S.1);
+        let length = dwell::bounded(self.session.as_secs_f64());
         // Whatever the caller reckoned, what comes of it is a number.
         let starts = if self.starts_per_s > 0.0 { self.starts_per_s.min(MAX_SESSIONS) } else { 0.0 };
         let lasting = starts * length;

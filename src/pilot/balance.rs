@@ -3,10 +3,8 @@
 //! Sessions L that begin at s starts a query, q queries a second, and last for D: L' = s·q − L/D. While nothing changes many
 //! pairs (s, D) explain that, and D stays what it was believed to be; whenever demand rises or falls it shows.
 
-/// D while nothing is known of it, s.
-pub const DWELL_S: f64 = 1200.0;
-/// D is kept within these, s.
-pub const DWELL_RANGE: (f64, f64) = (60.0, 7200.0);
+use crate::steering::dwell;
+
 /// Time constant of D, s: sessions of half an hour do not tell their length faster.
 pub const DWELL_MEMORY_S: f64 = 600.0;
 /// Queries/s are known only smoothed, with this time constant where they rise ([`crate::demand::estimate`]), s. What they are
@@ -66,7 +64,7 @@ impl Balance {
         }
     }
 
-    /// The length, as near to [`DWELL_S`] as it may be, s; `None` while nothing shows it.
+    /// The length, as near to the usual one as it may be, s; `None` while nothing shows it.
     pub fn dwell_s(&self) -> Option<f64> {
         let [n, x, xx, y, xy, yy] = self.sums;
         let common = n * xy - x * y;
@@ -74,9 +72,9 @@ impl Balance {
         if self.watched_s < SETTLED_S || common <= 0.0 || together.is_nan() || together < TOGETHER {
             return None;
         }
-        let known = 1.0 / DWELL_S;
+        let known = 1.0 / dwell::USUAL_S;
         let gone = (PRIOR * known - y + x * xy / xx) / (n + PRIOR - x * x / xx).max(PRIOR);
-        let gone = if gone.is_nan() { known } else { gone.clamp(1.0 / DWELL_RANGE.1, 1.0 / DWELL_RANGE.0) };
+        let gone = dwell::bounded_rate(gone);
         let scale = (xy + gone * x) / xx;
         (scale > 0.0 && scale.is_finite()).then_some(1.0 / gone)
     }
@@ -137,7 +135,7 @@ mod tests {
         for at in 0..125 {
             balance.feed(odd[at % 5], odd[at / 5 % 5], odd[at / 25], 10.0);
             let dwell = balance.dwell_s();
-            assert!(dwell.is_none_or(|dwell| (DWELL_RANGE.0..=DWELL_RANGE.1).contains(&dwell)), "{dwell:?}");
+            assert!(dwell.is_none_or(|dwell| (dwell::LEAST_S..=dwell::MOST_S).contains(&dwell)), "{dwell:?}");
         }
     }
 }

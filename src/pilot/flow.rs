@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use crate::load::{State, Trust};
 
-use super::balance::{Balance, DWELL_MEMORY_S, DWELL_RANGE, DWELL_S};
+use super::balance::{Balance, DWELL_MEMORY_S};
+use crate::steering::dwell;
 
 /// Time constant in which reports are believed, s.
 const LOAD_MEMORY_S: f64 = 15.0;
@@ -89,7 +90,7 @@ impl Default for Flow {
             track: None,
             stride: None,
             balance: Balance::default(),
-            dwell_s: DWELL_S,
+            dwell_s: dwell::USUAL_S,
             taught_s: 0.0,
             tells: false,
             revised: 0.0,
@@ -100,8 +101,7 @@ impl Default for Flow {
 impl Flow {
     /// What was kept over a restart.
     pub fn restored(dwell_s: f64) -> Flow {
-        let dwell_s = if dwell_s.is_nan() { DWELL_S } else { dwell_s.clamp(DWELL_RANGE.0, DWELL_RANGE.1) };
-        Flow { dwell_s, taught_s: BELIEF_S.1, ..Flow::default() }
+        Flow { dwell_s: dwell::bounded(dwell_s), taught_s: BELIEF_S.1, ..Flow::default() }
     }
 
     /// Mean length of a session, s.
@@ -221,14 +221,14 @@ impl Flow {
         let mean = (stride.sessions + sessions) / 2.0;
         if stride.told > 0 {
             // What does not stay of those who come has left. 1/D is learned, as noise makes that too high as often as too low.
-            let most = 1.0 / DWELL_RANGE.0;
+            let most = 1.0 / dwell::LEAST_S;
             let left = stride.starts / f64::from(stride.told) - growth;
             if mean > 0.0 && left.is_finite() {
                 let part = -(-length_s / DWELL_MEMORY_S).exp_m1();
                 let gone = 1.0 / self.dwell_s;
                 let gone = gone + part * ((left / mean).clamp(-most, most) - gone);
                 self.taught_s += length_s;
-                self.believe(1.0 / gone.clamp(1.0 / DWELL_RANGE.1, most));
+                self.believe(1.0 / dwell::bounded_rate(gone));
             }
             return;
         }
@@ -296,13 +296,13 @@ mod tests {
 
     #[test]
     fn where_only_sessions_are_told_starts_follow_from_them_within_minutes() {
-        let flow = run(300, DWELL_S, false);
+        let flow = run(300, dwell::USUAL_S, false);
         assert!((flow.starts().unwrap() - 50.0).abs() < 2.5, "{flow:?}");
-        let flow = run(6000, DWELL_S, false);
+        let flow = run(6000, dwell::USUAL_S, false);
         assert!((flow.starts().unwrap() - 50.0).abs() < 2.5, "{flow:?}");
         let sessions = flow.sessions().unwrap();
         assert!((sessions / 60_000.0 - 1.0).abs() < 0.01, "{sessions}");
-        assert!((flow.dwell_s() / DWELL_S - 1.0).abs() < 0.1, "{flow:?}");
+        assert!((flow.dwell_s() / dwell::USUAL_S - 1.0).abs() < 0.1, "{flow:?}");
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn what_the_plan_changes_is_known_before_reports_show_it() {
-        let mut flow = run(3000, DWELL_S, false);
+        let mut flow = run(3000, dwell::USUAL_S, false);
         let (before, sessions) = (flow.starts().unwrap(), flow.sessions().unwrap());
         let now = flow.track.unwrap().at;
         let state = state(sessions, None);
@@ -341,11 +341,11 @@ mod tests {
 
     #[test]
     fn viewers_who_come_back_are_sessions_and_no_demand() {
-        let mut flow = run(3000, DWELL_S, false);
+        let mut flow = run(3000, dwell::USUAL_S, false);
         let (before, mut sessions) = (flow.starts().unwrap(), flow.sessions().unwrap());
         let now = flow.track.unwrap().at;
         for second in 1..=60 {
-            sessions += 200.0 + before - sessions / DWELL_S;
+            sessions += 200.0 + before - sessions / dwell::USUAL_S;
             let push = Push { change: 0.0, returning: 200.0 };
             flow.feed(&state(sessions, None), push, ASKED, false, now + Duration::from_secs(second));
         }
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn starts_that_absurd_reports_made_up_are_forgotten_within_minutes() {
-        let mut flow = run(900, DWELL_S, false);
+        let mut flow = run(900, dwell::USUAL_S, false);
         let (before, begin) = (flow.starts().unwrap(), flow.track.unwrap().at);
         let now = |second: u64| begin + Duration::from_secs(second);
         let sessions = flow.sessions().unwrap();
@@ -368,7 +368,7 @@ mod tests {
         }
         let after = flow.starts().unwrap();
         assert!((0.5..2.0).contains(&(after / before)), "{before} {after}");
-        assert!((flow.dwell_s() / DWELL_S - 1.0).abs() < 0.2, "{flow:?}");
+        assert!((flow.dwell_s() / dwell::USUAL_S - 1.0).abs() < 0.2, "{flow:?}");
     }
 
     #[test]

@@ -21,10 +21,10 @@ use crate::demand::profile::Saved;
 use crate::geo::Database;
 use crate::health::Verdict;
 use crate::load::known::{Known, RegionId};
-use crate::pilot::balance::DWELL_S;
 use crate::pilot::market::MarketRegion;
 use crate::pilot::saved::Learned;
 use crate::snapshot::{Served, Snapshot};
+use crate::steering::dwell;
 
 use super::demand::{Demand, Viewers};
 use super::scene::{Scene, StreamKey, World, list};
@@ -142,7 +142,7 @@ impl Recorded {
             queries,
             squares,
             scale: mean(&mut regions.values().filter_map(|learned| learned.scale)),
-            dwell_s: mean(&mut regions.values().filter_map(|learned| learned.dwell_s)).unwrap_or(DWELL_S),
+            dwell_s: mean(&mut regions.values().filter_map(|learned| learned.dwell_s)).unwrap_or(dwell::USUAL_S),
             regions,
         })
     }

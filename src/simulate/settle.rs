@@ -5,14 +5,12 @@ use std::sync::Arc;
 use crate::config::settings::Policy;
 use crate::geo::CellId;
 use crate::pilot::market::{Market, MarketGroup};
+use crate::steering::dwell;
 use crate::steering::pick::{self, Mask};
 use crate::steering::solve::{Mix, Problem, Solver, Supply, Table};
 
 use super::demand::{Demand, Viewers};
 use super::scene::{RegionKey, Scene, World};
-
-/// How long a session lasts, s. All that settles is in proportion to it, so any would do.
-const DWELL_S: f64 = 1200.0;
 
 /// Viewers of a world at rest.
 pub struct Settled {
@@ -118,7 +116,8 @@ impl Part<'_> {
         let mut demand = vec![0.0; self.market.rows.len()];
         let mut fixed = vec![0.0; count];
         for member in &self.market.groups {
-            let rate = self.sessions[member.group as usize] / DWELL_S;
+            // All that settles is in proportion to the length of sessions, so any would do.
+            let rate = self.sessions[member.group as usize] / dwell::USUAL_S;
             for (cell, weight) in self.shapes[member.group as usize].iter().enumerate() {
                 match self.way(member, cell, &closed) {
                     Way::Priced(row) => demand[row] = rate * weight,
@@ -134,7 +133,7 @@ impl Part<'_> {
         }
         let supply: Vec<Supply> = (0..count)
             .map(|column| Supply {
-                dwell: DWELL_S,
+                dwell: dwell::USUAL_S,
                 fixed: fixed[column],
                 closed: closed(column),
                 ..Supply::of(self.market.regions[column].capacity)

@@ -12,12 +12,14 @@
 //! * [`cells`]: places that every plan ranks alike become one cell.
 //! * [`pick`]: one region of a ranking for one client; the only part that runs at query time.
 //! * [`ramp`]: a region's way back to its whole share.
+//! * [`dwell`]: how long sessions last, while nothing is known and at the most.
 //! * [`share`]: how much of its clients a region takes while it comes back or leaves.
 //! * [`solve`]: prices of full regions, and the plan of shares that follows from them.
 //! * [`key`]: the hash keys of sticky choices.
 
 pub mod cells;
 pub mod cost;
+pub mod dwell;
 pub mod key;
 pub mod learn;
 pub mod money;

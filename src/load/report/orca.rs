@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Fault, Figures, MIN_SESSION_S, Why, json_number, parsed, short};
+use super::{Fault, Figures, Why, json_number, parsed, short};
+use crate::steering::dwell;
 
 /// More entries than this are no report.
 const MAX_ENTRIES: usize = 1024;
@@ -78,7 +79,7 @@ impl Said {
         let utilization = self.named.utilization.or(application).or(self.resource).or(self.cpu).or(self.application);
         // Requests are starts of sessions where a request is a session. Of a server of segments they are not: then
         // sessions would seem to last less than the shortest that there are.
-        let starts = self.rps.zip(self.named.sessions).filter(|(rps, sessions)| *rps <= sessions / MIN_SESSION_S);
+        let starts = self.rps.zip(self.named.sessions).filter(|(rps, sessions)| *rps <= sessions / dwell::LEAST_S);
         let starts_per_s = self.named.starts_per_s.or(starts.map(|(rps, _)| rps));
         Figures { utilization, starts_per_s, ..self.named }
     }

@@ -1,6 +1,7 @@
 //! What a region can take: its sessions, its capacity and how long sessions last become session starts a second.
 
 use super::curve;
+use crate::steering::dwell;
 
 /// Sessions and starts a second beyond this are taken for this: sums of them stay exact enough, and none is infinite.
 pub const MOST: f64 = 1e12;
@@ -8,12 +9,9 @@ pub const MOST: f64 = 1e12;
 /// No price is higher, ms: that of about four times the capacity.
 pub const MAX_PRICE: f64 = 50_000.0;
 
-/// Bounds of the mean length of sessions, s.
-pub const DWELL: (f64, f64) = (60.0, 7200.0);
-
 /// A region, as the solver has to know it.
 ///
-/// What is not a number, or negative, counts as 0 (a dwell that is not a number as 1200 s), and what is beyond
+/// What is not a number, or negative, counts as 0 (a dwell that is not a number as the usual one), and what is beyond
 /// [`MOST`] as that: so a report that lies can never make an idle region.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Supply {
@@ -23,7 +21,7 @@ pub struct Supply {
     pub part: f64,
     /// L, sessions now.
     pub load: f64,
-    /// D, mean length of a session, s; clamped to [`DWELL`].
+    /// D, mean length of a session, s; kept within its bounds ([`dwell`]).
     pub dwell: f64,
     /// Starts/s that come whatever the prices are: streams that are steered otherwise.
     pub fixed: f64,
@@ -34,12 +32,12 @@ pub struct Supply {
 impl Supply {
     /// An empty region with so much capacity.
     pub fn of(capacity: Option<f64>) -> Supply {
-        Supply { capacity, part: 1.0, load: 0.0, dwell: 1200.0, fixed: 0.0, closed: false }
+        Supply { capacity, part: 1.0, load: 0.0, dwell: dwell::USUAL_S, fixed: 0.0, closed: false }
     }
 
     /// D within its bounds, s.
     pub fn dwell(&self) -> f64 {
-        if self.dwell.is_nan() { 1200.0 } else { self.dwell.clamp(DWELL.0, DWELL.1) }
+        dwell::bounded(self.dwell)
     }
 
     /// Sessions that count as capacity.
