@@ -223,17 +223,19 @@ impl Contest {
                 }
             }
             let (mut best, mut count) = (f32::MAX, 0);
-            for &word in view.rows.words(row) {
-                let (region, cost) = unpack(word);
-                // Prices are not below the floor, and costs only rise from here.
-                if cost - most > best + window {
-                    break;
+            'near: for words in view.rows.words(row) {
+                for &word in words {
+                    let (region, cost) = unpack(word);
+                    // Prices are not below the floor, and costs only rise from here.
+                    if cost - most > best + window {
+                        break 'near;
+                    }
+                    let cost = cost - stay[usize::from(region)];
+                    let sum = cost + added[usize::from(region)];
+                    best = best.min(sum);
+                    seen[count] = (sum, cost, region);
+                    count += 1;
                 }
-                let cost = cost - stay[usize::from(region)];
-                let sum = cost + added[usize::from(region)];
-                best = best.min(sum);
-                seen[count] = (sum, cost, region);
-                count += 1;
             }
             for (region, _) in old.iter() {
                 stay[usize::from(region) % REGIONS] = 0.0;
